@@ -1,0 +1,122 @@
+"""Names to things, lazily: an entry is a "module:attribute" string until somebody asks for it.
+
+Two ways in. `Registry.add(name, "module:attr")` states an entry. `Registry.discover(package, attribute)` finds the
+modules of a room that declare a tuple under that attribute (metrics declare `METRICS`, extractors `EXTRACTORS`), so
+that a new module is in every listing without a central list to edit.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib
+import importlib.util
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from .errors import ConfigError
+
+T = TypeVar("T")
+
+
+def resolve(target: str) -> Any:
+    """Imports what "package.module:attribute" names.
+
+    Raises:
+        ConfigError: the string has another form, or there is no such module or attribute.
+    """
+    module_name, _, attribute = target.partition(":")
+    if not module_name or not attribute:
+        raise ConfigError(f"'{target}' is not of the form module:attribute")
+    try:
+        return getattr(importlib.import_module(module_name), attribute)
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise ConfigError(f"cannot load '{target}': {error}") from error
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str | None:
+    """A hint that names the closest known entries, or None when nothing is close."""
+    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(close)}?" if close else None
+
+
+def _declares(path: Path, attribute: str) -> bool:
+    """Whether the module assigns `attribute` at top level, found without importing it."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
+        if any(isinstance(target, ast.Name) and target.id == attribute for target in targets):
+            return True
+    return False
+
+
+def declaring_modules(package: str, attribute: str) -> list[str]:
+    """Full names of the package's direct modules that assign `attribute` at top level, sorted."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.submodule_search_locations is None:
+        raise ConfigError(f"there is no package '{package}'")
+    files = [file for place in spec.submodule_search_locations for file in Path(place).glob("*.py")]
+    return sorted(f"{package}.{file.stem}" for file in files if _declares(file, attribute))
+
+
+class Registry(Generic[T]):
+    """Named entries of one kind.
+
+    Args:
+        kind: what an entry is, for messages ("metric", "extractor").
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._targets: dict[str, str] = {}
+        self._loaded: dict[str, T] = {}
+        self._finders: list[Callable[[], dict[str, T]]] = []
+
+    def add(self, name: str, target: str) -> None:
+        """States an entry by its "module:attribute"; the module is imported at the first `get`."""
+        if name in self._targets:
+            raise ConfigError(f"{self.kind} '{name}' is registered twice")
+        self._targets[name] = target
+
+    def discover(self, package: str, attribute: str, *, key: Callable[[T], str]) -> None:
+        """Adds what the package's modules declare in tuples called `attribute`, when first asked for a name."""
+
+        def find() -> dict[str, T]:
+            found: dict[str, T] = {}
+            for module in declaring_modules(package, attribute):
+                for item in resolve(f"{module}:{attribute}"):
+                    if key(item) in found:
+                        raise ConfigError(f"{self.kind} '{key(item)}' is declared twice, the second time in {module}")
+                    found[key(item)] = item
+            return found
+
+        self._finders.append(find)
+
+    def _run_finders(self) -> None:
+        while self._finders:
+            self._loaded.update(self._finders.pop()())
+
+    def names(self) -> list[str]:
+        """All names, sorted."""
+        self._run_finders()
+        return sorted({*self._targets, *self._loaded})
+
+    def get(self, name: str) -> T:
+        """The entry called `name`.
+
+        Raises:
+            ConfigError: no such entry; the hint names the closest ones.
+        """
+        known = self.names()
+        if name not in known:
+            hint = did_you_mean(name, known) or f"known: {', '.join(known)}"
+            raise ConfigError(f"unknown {self.kind} '{name}'", hint=hint)
+        if name not in self._loaded:
+            self._loaded[name] = resolve(self._targets[name])
+        return self._loaded[name]
+
+    def all(self) -> list[T]:
+        """All entries in the order of their names."""
+        return [self.get(name) for name in self.names()]

@@ -1,0 +1,138 @@
+"""Opening a media file so that nothing but this one file is read, with typed errors.
+
+The file is opened once, checked to be a regular file, recognised by its content, and handed to the library as an open
+handle together with the demuxer's name. So a name such as `concat:a.mp4`, `-i.mp4` or one with a newline is only ever a
+name of the file system, and a demuxer that asks for a further file (playlist, external track) is refused.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn, Self
+
+import av
+import av.error
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.stream import VideoStream as AvVideoStream
+
+from ..core.errors import CorruptMedia, NotMedia, NoVideoStream, PlaylistRefused, TruncatedMedia
+from . import mp4_boxes
+from .containers import AUDIO_ONLY, STILL_IMAGES, open_regular, printable, sniff_handle
+from .source import VideoInfo
+
+_BUFFER = 1 << 16
+# Formats whose stream or file duration is written by the muxer; the others' is guessed from the last time stamp.
+_DECLARES_FRAMES = ("mov", "avi")
+
+
+@dataclass
+class OpenMedia:
+    """An open container, its handle and the demuxer's name. Close it, or use it as a context manager."""
+
+    path: Path
+    kind: str
+    handle: BinaryIO
+    container: InputContainer
+
+    def close(self) -> None:
+        self.container.close()
+        self.handle.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open_media(path: str | os.PathLike[str]) -> OpenMedia:
+    """Opens the container of `path`.
+
+    Raises:
+        MediaNotFound, NotMedia, PlaylistRefused: see `containers.sniff`.
+        TruncatedMedia: an MP4 without its index.
+        CorruptMedia: the demuxer does not understand the header.
+    """
+    handle = open_regular(path)
+    try:
+        kind = sniff_handle(handle, path)
+        return OpenMedia(Path(path), kind, handle, _open_container(handle, kind, path))
+    except BaseException:
+        handle.close()
+        raise
+
+
+def video_track(media: OpenMedia) -> AvVideoStream:
+    """The first picture track that is no cover art.
+
+    Raises:
+        NotMedia: the file is a still image.
+        NoVideoStream: there is none.
+        CorruptMedia: there is one without a decoder or a size.
+    """
+    if media.kind in STILL_IMAGES:
+        raise NotMedia(f"{printable(media.path)} is a still image, not a video")
+    tracks = [s for s in media.container.streams.video if not s.disposition & Disposition.attached_pic]
+    if not tracks or media.kind in AUDIO_ONLY:
+        raise NoVideoStream(f"{printable(media.path)} has no picture track")
+    if tracks[0].codec_context is None or not tracks[0].width:
+        raise CorruptMedia(f"{printable(media.path)}: no decoder for its picture track")
+    return tracks[0]
+
+
+def describe(media: OpenMedia) -> VideoInfo:
+    """Header facts of the picture track; see `VideoInfo` for the meaning and `video_track` for the errors."""
+    track = video_track(media)
+    orientation = mp4_boxes.Orientation()
+    if media.kind == "mov":
+        # The library reads through the same handle, so its place is put back.
+        place = media.handle.tell()
+        orientation = mp4_boxes.track_orientation(media.handle, track.id)
+        media.handle.seek(place)
+    width, height = (track.height, track.width) if orientation.transpose else (track.width, track.height)
+    duration = declared_duration(media, track)
+    return VideoInfo(
+        path=media.path,
+        container=media.kind,
+        codec=track.codec_context.name,
+        width=width,
+        height=height,
+        rotation=orientation.degrees,
+        fps=float(track.average_rate) if track.average_rate else None,
+        duration_s=float(duration) if duration else None,
+        start_s=float(track.start_time * track.time_base) if track.start_time else 0.0,
+        declared_frames=(track.frames or None) if media.kind in _DECLARES_FRAMES else None,
+        has_audio=bool(media.container.streams.audio),
+    )
+
+
+def declared_duration(media: OpenMedia, track: AvVideoStream) -> Fraction | None:
+    """Seconds that the header gives the picture track; where only the whole file has a length, that one."""
+    if track.duration and track.time_base:
+        return track.duration * Fraction(track.time_base)
+    if media.container.duration:
+        return Fraction(media.container.duration, av.time_base)
+    return None
+
+
+def _open_container(handle: BinaryIO, kind: str, path: str | os.PathLike[str]) -> InputContainer:
+    def refuse(url: str, *_: Any) -> NoReturn:
+        raise PlaylistRefused(f"{printable(path)} asks for a further file, {url!r}")
+
+    try:
+        return av.open(
+            handle, "r", format=kind, io_open=refuse, buffer_size=_BUFFER, metadata_errors="replace"
+        )
+    except (av.error.FFmpegError, ValueError) as error:
+        if kind == "mov" and not mp4_boxes.has_index(handle):
+            raise TruncatedMedia(f"{printable(path)} ends before its index (no moov box)") from error
+        raise CorruptMedia(f"{printable(path)} cannot be opened as {kind}: {error_text(error)}") from error
+
+
+def error_text(error: Exception) -> str:
+    """The library's own words, without the handle's number that it takes for a file name."""
+    return getattr(error, "strerror", None) or str(error)

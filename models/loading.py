@@ -1,0 +1,41 @@
+"""Filling networks from state dicts, strictly: every tensor of the file is used and every tensor of the network filled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from ..core.errors import WeightsError
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:3])
+    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
+
+
+def load_strict(module: M, state: Mapping[str, torch.Tensor], *, source: str) -> M:
+    """Copies `state` into `module` and returns the module in eval mode, its parameters frozen.
+
+    Args:
+        module: the network.
+        state: exactly the names and shapes of `module.state_dict()`.
+        source: what the state was read from, for messages.
+
+    Raises:
+        WeightsError: a name is missing or left over, or a shape differs. The module is then unchanged.
+    """
+    wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    given = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    if missing := sorted(wanted.keys() - given.keys()):
+        raise WeightsError(f"{source}: no {_some(missing)} for {type(module).__name__}")
+    if extra := sorted(given.keys() - wanted.keys()):
+        raise WeightsError(f"{source}: {type(module).__name__} has no {_some(extra)}")
+    if wrong := [f"{name} is {given[name]}, not {wanted[name]}" for name in wanted if given[name] != wanted[name]]:
+        raise WeightsError(f"{source}: {_some(wrong)}")
+    module.load_state_dict(dict(state), strict=True)
+    return module.eval().requires_grad_(False)

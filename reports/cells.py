@@ -1,0 +1,78 @@
+"""A metric's number as a table cell: the one way a number appears in the report, the comparison and any later table.
+
+`metric_cell` reads an entry of `results.json`; a row from elsewhere (a published figure) builds a `MetricCell` with the
+parts it has. The HTML side is the macro `metric_value` in `templates/_macros.html`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from .formatting import MISSING, Interval, format_interval, format_value, is_number
+
+NO_REASON = "no reason was recorded"
+
+
+@dataclass(frozen=True)
+class MetricCell:
+    """A printable number.
+
+    `sort` is the number itself for ordering (None: missing, ordered last); `reason` is set exactly when it is missing.
+    """
+
+    text: str
+    interval: str | None = None
+    count: str | None = None
+    complete: bool = True
+    reason: str | None = None
+    sort: float | None = None
+    best: bool = False
+
+
+def metric_cell(result: Mapping[str, Any]) -> MetricCell:
+    """The cell of one entry of `results.json`; a value that is not finite counts as missing and says so."""
+    value, ci = result["value"], result["ci95"]
+    count = f"{result['n_scored']}/{result['n_attempted']}"
+    complete = result["n_scored"] == result["n_attempted"]
+    if not is_number(value):
+        reason = result["reason"] or (NO_REASON if value is None else f"the value is not finite ({value})")
+        return MetricCell(MISSING, None, count, complete, reason)
+    interval = format_interval(ci)
+    return MetricCell(
+        format_value(value, ci, result["unit"]),
+        None if interval == MISSING else interval,
+        count,
+        complete,
+        sort=float(value),
+    )
+
+
+def reference_text(result: Mapping[str, Any]) -> str:
+    """The real-vs-real figure, with the decimals of the value beside it."""
+    return format_value(result["real_vs_real"], result["ci95"], result["unit"])
+
+
+def arrow(higher_is_better: bool) -> str:
+    """The arrow that points where better numbers lie."""
+    return "↑" if higher_is_better else "↓"
+
+
+def direction(higher_is_better: bool) -> str:
+    """The arrow in words, for those who do not see it."""
+    return "higher is better" if higher_is_better else "lower is better"
+
+
+def mark_best(cells: list[MetricCell], higher_is_better: bool) -> list[MetricCell]:
+    """Marks the best of at least two numbers (all of them when tied); missing ones never count."""
+    numbers = [cell.sort for cell in cells if cell.sort is not None]
+    if len(numbers) < 2:
+        return cells
+    best = max(numbers) if higher_is_better else min(numbers)
+    return [replace(cell, best=cell.sort == best) for cell in cells]
+
+
+def usable_interval(ci: Interval | None) -> Interval | None:
+    """`ci` when both ends are finite, else None."""
+    return ci if ci is not None and all(is_number(end) for end in ci) else None

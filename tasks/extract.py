@@ -1,0 +1,214 @@
+"""The streaming pass: a clip is decoded once and its faces are found once, and every extractor is fed from that.
+
+Memory does not grow with the clip: at most 25 full frames wait for the crop's anchor and one batch is on its way.
+Rows that are stored already are not made again; stored faces are replayed instead of detected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..core.config import digest
+from ..core.counters import Counters
+from ..core.errors import MediaError, TalkForgeError
+from ..core.records import file_sha256
+from ..core.registry import resolve
+from ..datasets.audio import read_audio
+from ..datasets.video import open_video, resample
+from .crop import FaceCropper, Item
+from .extract_faces import FACES, replay
+from .extractor import Batch, ClipExtractor, Context, ExtractorSpec, extractors
+from .faces import Landmarker, Subject
+from .features import FeatureStore
+
+BATCH = 16  # frames handed to the extractors at a time
+
+
+@dataclass(frozen=True)
+class ClipFile:
+    """A clip's picture and where its sound is.
+
+    Attributes:
+        video: the file with the picture.
+        audio: the file with the sound; the video itself when the sound is inside.
+    """
+
+    video: Path
+    audio: Path
+
+    def content(self) -> str:
+        """Digest of the bytes that a feature row depends on."""
+        parts = [file_sha256(self.video)]
+        if self.audio != self.video:
+            parts.append(file_sha256(self.audio))
+        return parts[0] if len(parts) == 1 else digest(parts)
+
+
+@dataclass(frozen=True)
+class ExtractRequest:
+    """What to extract from a shard of clips, and how."""
+
+    clips: tuple[ClipFile, ...]
+    extractors: tuple[str, ...]
+    crop: str
+    cache: Path | None
+    device: str = "cpu"
+
+
+@dataclass
+class ExtractResult:
+    """What a shard gave: content digest per video path, and the work done."""
+
+    contents: dict[str, str] = field(default_factory=dict)
+    counters: Counters = field(default_factory=Counters)
+
+
+def extract_shard(request: ExtractRequest) -> ExtractResult:
+    """Makes the missing feature rows of each clip; a clip that cannot be read becomes rows with the reason."""
+    result = ExtractResult()
+    specs = [extractors.get(name) for name in request.extractors]
+    store = FeatureStore(request.cache, request.crop)
+    for clip in request.clips:
+        content = clip.content()
+        result.contents[str(clip.video)] = content
+        result.counters.clips += 1
+        extract_clip(clip, content, specs, store, result.counters, device=request.device)
+    return result
+
+
+def extract_clip(
+    clip: ClipFile,
+    content: str,
+    specs: Sequence[ExtractorSpec],
+    store: FeatureStore,
+    counters: Counters,
+    *,
+    device: str = "cpu",
+) -> None:
+    """Makes the clip's rows that are not stored yet, in one pass."""
+    missing = [spec for spec in specs if store.find(spec, content) is None]
+    counters.cache_hits += len(specs) - len(missing)
+    if missing:
+        _Pass(clip, content, missing, store, counters, device).run()
+
+
+class _Pass:
+    """One clip's pass."""
+
+    def __init__(
+        self,
+        clip: ClipFile,
+        content: str,
+        missing: Sequence[ExtractorSpec],
+        store: FeatureStore,
+        counters: Counters,
+        device: str,
+    ) -> None:
+        self.clip, self.content, self.store, self.counters = clip, content, store, counters
+        self.context = Context(device, counters)
+        # A crop around the face needs the faces, so their row comes along whether it was asked for or not.
+        by_face = store.crop == "face" and any(spec.picture for spec in missing)
+        stored = store.find(FACES, content) if by_face or any(spec.faces for spec in missing) else None
+        self.known = stored if stored is not None and stored.reason is None else None
+        if by_face and stored is None and FACES not in missing:
+            missing = [*missing, FACES]
+        self.missing = missing
+        self.detects = FACES in missing
+
+    def run(self) -> None:
+        """Extracts and stores; a failure of the file is stored for every row that depended on it."""
+        if any(spec.audio for spec in self.missing):
+            self.context.audio = self._sound()
+        running = {spec.id: self._make(spec) for spec in self.missing}
+        watching = {name: one for name, one in running.items() if self._spec(name).picture or self._spec(name).faces}
+        try:
+            if watching:
+                self._watch(list(watching.values()))
+        except TalkForgeError as error:
+            for name in watching:
+                self.store.save_failure(self._spec(name), self.content, error.reason, error.message)
+                del running[name]
+        for name, extractor in running.items():
+            self._finish(self._spec(name), extractor)
+
+    def _spec(self, name: str) -> ExtractorSpec:
+        return next(spec for spec in self.missing if spec.id == name)
+
+    def _make(self, spec: ExtractorSpec) -> ClipExtractor:
+        return resolve(spec.target)(spec, self.context)
+
+    def _sound(self) -> np.ndarray | MediaError:
+        """The clip's sound, or the error that says why there is none, for the extractors to explain."""
+        try:
+            return read_audio(self.clip.audio)
+        except MediaError as error:
+            return error
+
+    def _finish(self, spec: ExtractorSpec, extractor: ClipExtractor) -> None:
+        try:
+            values = extractor.finish()
+        except TalkForgeError as error:
+            self.store.save_failure(spec, self.content, error.reason, error.message)
+        else:
+            self.store.save(spec, self.content, values)
+
+    def _watch(self, watching: list[ClipExtractor]) -> None:
+        """Decodes the clip and feeds batches to the extractors that look at it."""
+        batch: list[Item] = []
+        for item in self._cropped():
+            batch.append(item)
+            if len(batch) == BATCH:
+                self._feed(batch, watching)
+                batch = []
+        if batch:
+            self._feed(batch, watching)
+
+    def _feed(self, items: list[Item], watching: list[ClipExtractor]) -> None:
+        batch = Batch(
+            index=np.array([item.index for item in items]),
+            frames=[item.frame for item in items],
+            faces=[item.face for item in items],
+            scenes=[item.scene for item in items],
+            subject=[item.subject for item in items],
+        )
+        for extractor in watching:
+            extractor.push(batch)
+
+    def _cropped(self) -> Iterator[Item]:
+        """Frames with their picture under the run's crop."""
+        if self.store.crop == "none":
+            for item in self._tracked():
+                item.subject = item.frame
+                yield item
+            return
+        cropper = FaceCropper()
+        for item in self._tracked():
+            yield from cropper.push(item)
+        yield from cropper.flush()
+
+    def _tracked(self) -> Iterator[Item]:
+        """25 fps frames with the subject's face, detected now or replayed from the stored row."""
+        with ExitStack() as stack:
+            frames = resample(stack.enter_context(open_video(self.clip.video, counters=self.counters)))
+            if self.detects:
+                landmarker, subject = stack.enter_context(Landmarker(self.counters)), Subject()
+                for index, _, frame in frames:
+                    face = subject.choose(frame, landmarker.detect(frame, index), index)
+                    yield Item(index, frame, face, subject.scene)
+                return
+            faces, scenes = replay(self.known) if self.known is not None else ([], [])
+            for index, _, frame in frames:
+                known = index < len(faces)
+                yield Item(index, frame, faces[index] if known else None, scenes[index] if known else 0)
+
+
+def stored(store: FeatureStore, content: str, names: Sequence[str]) -> dict[str, Any]:
+    """The rows of a clip by extractor id (those that exist)."""
+    found = {name: store.find(extractors.get(name), content) for name in names}
+    return {name: row for name, row in found.items() if row is not None}

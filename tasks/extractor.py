@@ -1,0 +1,120 @@
+"""What an extractor is: a declaration, and a class that turns one clip's frames or sound into one feature row.
+
+Adding one touches this room's new file (which declares a tuple `EXTRACTORS`) and its test; listings, cache keys, views
+and counters follow from the declaration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from ..core.counters import Counters
+from ..core.errors import MediaError
+from ..core.registry import Registry, resolve
+from .faces import Face
+
+
+@dataclass(frozen=True)
+class ExtractorSpec:
+    """Declaration of an extractor.
+
+    Attributes:
+        id: name in plans, caches and metrics, e.g. "i3d-k400-16f".
+        version: raised whenever the same input would give another row.
+        target: "module:Class" of the `ClipExtractor`, imported when needed.
+        columns: names and Arrow types of the feature row.
+        what: one line for listings.
+        picture: wants `Batch.subject`, the picture that the run's crop defines.
+        faces: wants face observations.
+        audio: wants the clip's sound.
+        weights: names in the weights store.
+        params: constants that define the row; part of its identity.
+    """
+
+    id: str
+    version: int
+    target: str
+    columns: Mapping[str, pa.DataType]
+    what: str
+    picture: bool = False
+    faces: bool = False
+    audio: bool = False
+    weights: tuple[str, ...] = ()
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Consecutive 25 fps frames of one clip.
+
+    Attributes:
+        index: (B,) frame numbers, ascending, no gaps.
+        frames: B full frames, uint8 (H, W, 3) RGB.
+        faces: B observations of the subject's face, None where it was not found.
+        scenes: B numbers of scene cuts before each frame.
+        subject: B pictures under the run's crop, uint8 RGB, None where there is no face to crop.
+    """
+
+    index: np.ndarray
+    frames: list[np.ndarray]
+    faces: list[Face | None]
+    scenes: list[int]
+    subject: list[np.ndarray | None]
+
+
+@dataclass
+class Context:
+    """What an extractor may use for one clip.
+
+    Attributes:
+        device: torch device name.
+        counters: work done; extractors add their forwards.
+        audio: float32 (S,) at 16 kHz, time zero at the first frame; the error when there is none; None when not asked.
+    """
+
+    device: str
+    counters: Counters
+    audio: np.ndarray | MediaError | None = None
+
+    def network(self, target: str) -> Any:
+        """The network that "module:loader" names, loaded once per process and device, shared between clips."""
+        return _network(target, self.device)
+
+
+@cache
+def _network(target: str, device: str) -> Any:
+    return resolve(target)().to(device).eval()
+
+
+class ClipExtractor(Protocol):
+    """One clip's extraction: made, fed with batches in order, finished."""
+
+    def __init__(self, spec: ExtractorSpec, context: Context) -> None: ...
+
+    def push(self, batch: Batch) -> None:
+        """Takes the next frames (never called for extractors that want neither picture nor faces)."""
+        ...
+
+    def finish(self) -> dict[str, Any]:
+        """The row's columns. Raises a typed error where there is no row; its reason is stored instead."""
+        ...
+
+
+extractors: Registry[ExtractorSpec] = Registry("extractor")
+extractors.discover("talkforge.tasks", "EXTRACTORS", key=lambda spec: spec.id)
+
+
+def vectors(width: int, dtype: pa.DataType | None = None) -> pa.DataType:
+    """Arrow type of a (N, width) array: one fixed-size list a row, null where the row is missing."""
+    return pa.list_(pa.list_(dtype or pa.float32(), width))
+
+
+def series(dtype: pa.DataType | None = None) -> pa.DataType:
+    """Arrow type of a (N,) array."""
+    return pa.list_(dtype or pa.float32())
