@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +31,7 @@ def open_member(archive: Path, member: str) -> Iterator[BinaryIO]:
                 yield _tar_stream(whole, member)
     except KeyError as error:
         raise WeightsCorrupt(f"{archive.name} has no member {member}") from error
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
         raise WeightsCorrupt(f"{archive.name} is damaged or no archive: {error}") from error
 
 

@@ -21,7 +21,6 @@ from .asset_files import Progress, file_sha256, silent, storage_errors
 from .errors import WeightsCorrupt, WeightsError
 from .shards import fsync_folder
 
-CHUNK = 1 << 20
 RETRIES = 5
 CONNECT_RETRIES = 2
 TIMEOUT = httpx.Timeout(60.0, connect=15.0)
@@ -111,13 +110,17 @@ class Download:
             StorageFailed: the disk refused.
         """
         with storage_errors(self.part):
-            resumed = self._held() > 0
-            self._fill(client, progress, wait, retries)
-            if resumed and not self._matches():
-                # What lay here from an earlier run may have been damaged: one clean try before giving up.
-                self.part.unlink()
+            try:
+                resumed = self._held() > 0
                 self._fill(client, progress, wait, retries)
-            return self._finish()
+                if resumed and file_sha256(self.part) != self.sha256:
+                    # What lay here from an earlier run may have been damaged: one clean try before giving up.
+                    self.part.unlink()
+                    self._fill(client, progress, wait, retries)
+                return self._finish()
+            except WeightsCorrupt:
+                self.part.unlink(missing_ok=True)
+                raise
 
     def _fill(self, client: httpx.Client, progress: Progress, wait: Callable[[float], None], retries: int) -> None:
         """Requests the missing rest until the server has sent all of it."""
@@ -142,8 +145,11 @@ class Download:
                 # The part is already whole, or belongs to nothing the server has: the sha256 decides.
                 return
             check(response, f"{self.label}: {redact(self.url)}")
-            if response.status_code != httpx.codes.PARTIAL_CONTENT or not _starts_at(response, start):
+            if response.status_code != httpx.codes.PARTIAL_CONTENT:
                 start = 0
+            elif not response.headers.get("content-range", "").startswith(f"bytes {start}-"):
+                self.part.unlink(missing_ok=True)
+                raise TryAgain(response.status_code, None)
             total = start + int(response.headers["content-length"]) if "content-length" in response.headers else None
             with self.part.open("r+b" if start else "wb") as file:
                 file.seek(start)
@@ -151,7 +157,8 @@ class Download:
 
     def _copy(self, response: httpx.Response, file: BinaryIO, done: int, total: int | None, progress: Progress) -> None:
         progress(self.label, done, total)
-        for block in response.iter_raw(CHUNK):
+        # Blocks as they come from the network: a larger block size would lose its unfinished part at a cut.
+        for block in response.iter_raw():
             done += len(block)
             if self.size is not None and done > self.size:
                 raise WeightsCorrupt(f"{self.label}: {redact(self.url)} sends more than the declared {self.size} bytes")
@@ -160,13 +167,9 @@ class Download:
         file.flush()
         os.fsync(file.fileno())
 
-    def _matches(self) -> bool:
-        return file_sha256(self.part) == self.sha256
-
     def _finish(self) -> Path:
         found = file_sha256(self.part)
         if found != self.sha256:
-            self.part.unlink()
             raise WeightsCorrupt(
                 f"{self.label}: what {redact(self.url)} gives has sha256 {found}, not the declared {self.sha256}"
             )
@@ -177,7 +180,7 @@ class Download:
 
 
 class TryAgain(Exception):
-    """The server asks for patience, for `after` seconds when it says so."""
+    """An answer that is worth another try, after `after` seconds when the server says so."""
 
     def __init__(self, status: int, after: float | None) -> None:
         super().__init__(f"HTTP status {status}")
@@ -215,16 +218,12 @@ def patiently(
             if failures >= (min(retries, CONNECT_RETRIES) if no_connection else retries):
                 kind = Unreachable if no_connection else DownloadFailed
                 raise kind(f"{what} failed {failures} times in a row: {_describe(error)}") from error
-            wait(getattr(error, "after", None) or min(2.0**failures, 30.0))
+            after = error.after if isinstance(error, TryAgain) else None
+            wait(min(2.0**failures, 30.0) if after is None else after)
 
 
 def _describe(error: Exception) -> str:
     return str(error) or type(error).__name__
-
-
-def _starts_at(response: httpx.Response, start: int) -> bool:
-    """Whether a 206 answer really continues at `start`."""
-    return response.headers.get("content-range", "").startswith(f"bytes {start}-")
 
 
 def check(response: httpx.Response, what: str) -> None:

@@ -82,10 +82,11 @@ class _Array:
             raise BadPickle(f"an array has the impossible shape {shape!r}")
         kind, order = dtype.resolve(), "F" if fortran else "C"
         size = math.prod(shape) * (kind.itemsize if kind else 1)
-        if not isinstance(data, bytes if kind else list) or len(data) != size:
+        if not isinstance(data, list if kind is None else bytes) or len(data) != size:
             raise BadPickle(f"an array of shape {shape} does not match its data")
-        if kind is not None:
-            return np.frombuffer(data, kind).reshape(shape, order=order)
+        if isinstance(data, bytes):
+            # In the machine's byte order, as NumPy itself reads it.
+            return np.frombuffer(data, kind).reshape(shape, order=order).astype(kind.newbyteorder("="), copy=False)
         flat = np.empty(size, dtype=object)
         for place, value in enumerate(data):
             flat[place] = builder.build(value)
@@ -183,6 +184,8 @@ class _Builder:
         if isinstance(value, _Array):
             return value.build(self)
         if isinstance(value, dict):
+            if not all(isinstance(key, str | int) for key in value):
+                raise BadPickle("a dict in the pickle has keys that are neither text nor whole numbers")
             return {key: self.build(entry) for key, entry in value.items()}
         return type(value)(self.build(entry) for entry in value)
 
@@ -276,8 +279,9 @@ def convert_flat_pickle(source: Path, target: Path, metadata: Mapping[str, str])
     Raises:
         UnsafePickle, BadPickle: see `read_numpy_pickle` and `flatten`.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     arrays = flatten(read_numpy_pickle(source))
-    native = {key: np.ascontiguousarray(value, value.dtype.newbyteorder("=")) for key, value in arrays.items()}
-    save_file(native, target, metadata=dict(metadata))
+    rows_first = {key: np.asarray(value, order="C") for key, value in arrays.items()}
+    # Not `save_file`: that makes the file readable for its owner only, and a store may be shared.
+    target.write_bytes(save(rows_first, metadata=dict(metadata)))

@@ -1,15 +1,14 @@
 """What a file is, by its content: the name of the one demuxer that may read it.
 
-A file name promises nothing. A text named `.mp4` can be a playlist, and a library that guesses the format follows it to
-other files of the machine. So the type is read from the first bytes, playlists and text are refused, and every reader of
-this package hands the demuxer's name to the library instead of letting it guess.
+A file name promises nothing. A text named `.mp4` can be a playlist, and a library that guesses the format follows
+it to other files of the machine. So the type is read from the first bytes, playlists and text are refused, and every
+reader of this package hands the demuxer's name to the library instead of letting it guess.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path
 from typing import BinaryIO
 
 from ..core.errors import MediaNotFound, NotMedia, PlaylistRefused
@@ -17,7 +16,23 @@ from ..core.errors import MediaNotFound, NotMedia, PlaylistRefused
 HEAD_BYTES = 4096
 
 VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".flv", ".wmv", ".ogv", ".3gp"}
+    {
+        ".mp4",
+        ".m4v",
+        ".mov",
+        ".avi",
+        ".mkv",
+        ".webm",
+        ".mpg",
+        ".mpeg",
+        ".ts",
+        ".mts",
+        ".m2ts",
+        ".flv",
+        ".wmv",
+        ".ogv",
+        ".3gp",
+    }
 )
 AUDIO_SUFFIXES = (".wav", ".flac", ".m4a", ".aac", ".mp3", ".ogg", ".opus")
 
@@ -45,7 +60,17 @@ _PREFIXES: tuple[tuple[bytes, str], ...] = (
     (b"MM\x00*", "tiff_pipe"),
 )
 _RIFF = {b"AVI ": "avi", b"WAVE": "wav", b"WEBP": "webp_pipe"}
-_PLAYLIST_STARTS = ("#extm3u", "ffconcat", "v=0", "[playlist]", "[reference]", "[internetshortcut]", "rtsptext", "asf ", "file '")
+_PLAYLIST_STARTS = (
+    "#extm3u",
+    "ffconcat",
+    "v=0",
+    "[playlist]",
+    "[reference]",
+    "[internetshortcut]",
+    "rtsptext",
+    "asf ",
+    "file '",
+)
 _PLAYLIST_TAGS = ("<mpd", "<smil", "<asx", "<playlist", "<smoothstreamingmedia", "<manifest")
 
 

@@ -25,8 +25,9 @@ from .containers import AUDIO_ONLY, STILL_IMAGES, open_regular, printable, sniff
 from .source import VideoInfo
 
 _BUFFER = 1 << 16
-# Formats whose stream or file duration is written by the muxer; the others' is guessed from the last time stamp.
-_DECLARES_FRAMES = ("mov", "avi")
+# Formats whose header tells the length of each track, and those where it tells that of the file.
+TRACK_LENGTH = frozenset({"mov", "avi"})
+FILE_LENGTH = frozenset({"matroska", "flv", "asf"})
 
 
 @dataclass
@@ -105,16 +106,19 @@ def describe(media: OpenMedia) -> VideoInfo:
         fps=float(track.average_rate) if track.average_rate else None,
         duration_s=float(duration) if duration else None,
         start_s=float(track.start_time * track.time_base) if track.start_time else 0.0,
-        declared_frames=(track.frames or None) if media.kind in _DECLARES_FRAMES else None,
+        declared_frames=(track.frames or None) if media.kind in TRACK_LENGTH else None,
         has_audio=bool(media.container.streams.audio),
     )
 
 
 def declared_duration(media: OpenMedia, track: AvVideoStream) -> Fraction | None:
-    """Seconds that the header gives the picture track; where only the whole file has a length, that one."""
-    if track.duration and track.time_base:
+    """Seconds that the header gives the picture track, or the whole file where the format keeps no length per track.
+
+    None without such a header: for MPEG and Ogg the library guesses from the last time stamp that it finds.
+    """
+    if media.kind in TRACK_LENGTH and track.duration and track.time_base:
         return track.duration * Fraction(track.time_base)
-    if media.container.duration:
+    if media.kind in FILE_LENGTH and media.container.duration:
         return Fraction(media.container.duration, av.time_base)
     return None
 
@@ -124,12 +128,10 @@ def _open_container(handle: BinaryIO, kind: str, path: str | os.PathLike[str]) -
         raise PlaylistRefused(f"{printable(path)} asks for a further file, {url!r}")
 
     try:
-        return av.open(
-            handle, "r", format=kind, io_open=refuse, buffer_size=_BUFFER, metadata_errors="replace"
-        )
+        return av.open(handle, "r", format=kind, io_open=refuse, buffer_size=_BUFFER, metadata_errors="replace")
     except (av.error.FFmpegError, ValueError) as error:
-        if kind == "mov" and not mp4_boxes.has_index(handle):
-            raise TruncatedMedia(f"{printable(path)} ends before its index (no moov box)") from error
+        if kind == "mov" and (mp4_boxes.missing_bytes(handle) or not mp4_boxes.has_index(handle)):
+            raise TruncatedMedia(f"{printable(path)} ends before its index (moov box) does") from error
         raise CorruptMedia(f"{printable(path)} cannot be opened as {kind}: {error_text(error)}") from error
 
 

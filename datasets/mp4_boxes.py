@@ -1,7 +1,7 @@
-"""The few facts of an MP4 / QuickTime file that the demuxer does not tell: turned pictures, and bytes that are missing.
+"""The few facts of an MP4 / QuickTime file that the demuxer does not tell: turned pictures, and missing bytes.
 
-Layout from ISO/IEC 14496-12: a box is a 32-bit size, a 4-letter name and a body; size 1 means that a 64-bit size follows,
-size 0 that the box runs to the end of the file.
+Layout from ISO/IEC 14496-12: a box is a 32-bit size, a 4-letter name and a body; size 1 means that a 64-bit size
+follows, size 0 that the box runs to the end of the file.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Orientation:
 
     @property
     def degrees(self) -> int:
-        """Clockwise turn for display: 0, 90, 180 or 270 (of a mirrored picture: the turn before the left-right mirror)."""
+        """Clockwise turn for display: 0, 90, 180 or 270 (mirrored: the turn before the left-right mirror)."""
         if self.transpose:
             return 270 if self.flip_y else 90
         return 180 if self.flip_y else 0

@@ -23,7 +23,7 @@ class VideoInfo:
         width, height: pixels of the frames as they are handed out, so after rotation.
         rotation: clockwise quarter turn that is applied, in degrees (0, 90, 180, 270).
         fps: average frames per second, None where the header does not tell.
-        duration_s: seconds of the picture track, None where the container declares none.
+        duration_s: seconds of the picture track (Matroska, FLV, ASF: of the file), None where the header tells none.
         start_s: time of the first picture on the container's clock, seconds (the sound may start elsewhere).
         declared_frames: frames that the header counts, None where it does not.
         has_audio: whether there is a sound track (it may be silent).

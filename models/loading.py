@@ -1,4 +1,4 @@
-"""Filling networks from state dicts, strictly: every tensor of the file is used and every tensor of the network filled."""
+"""Filling networks from state dicts, strictly: each tensor of the file is used, each of the network filled."""
 
 from __future__ import annotations
 

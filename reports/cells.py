@@ -37,8 +37,7 @@ def metric_cell(result: Mapping[str, Any]) -> MetricCell:
     count = f"{result['n_scored']}/{result['n_attempted']}"
     complete = result["n_scored"] == result["n_attempted"]
     if not is_number(value):
-        reason = result["reason"] or (NO_REASON if value is None else f"the value is not finite ({value})")
-        return MetricCell(MISSING, None, count, complete, reason)
+        return MetricCell(MISSING, None, count, complete, _reason(result))
     interval = format_interval(ci)
     return MetricCell(
         format_value(value, ci, result["unit"]),
@@ -47,6 +46,13 @@ def metric_cell(result: Mapping[str, Any]) -> MetricCell:
         complete,
         sort=float(value),
     )
+
+
+def _reason(result: Mapping[str, Any]) -> str:
+    """Why there is no number and, where the results say it (`hint`), the way out."""
+    value, hint = result["value"], result.get("hint")
+    reason = result["reason"] or (NO_REASON if value is None else f"the value is not finite ({value})")
+    return f"{reason}: {hint}" if hint else reason
 
 
 def reference_text(result: Mapping[str, Any]) -> str:

@@ -93,7 +93,7 @@ class Series:
 
 @dataclass(frozen=True)
 class TimeChart:
-    """Curves over one time axis; `ticks` are (percent of the width, label in seconds)."""
+    """Curves over one time axis; `ticks` are (percent of the width, label)."""
 
     seconds: float
     ticks: list[tuple[float, str]]
@@ -117,7 +117,8 @@ def time_chart(curves: Sequence[Curve]) -> TimeChart | None:
     for curve in order:
         series.append(_series(curve, _vertical(curve, drawn), axis, counts[curve.kind]))
         counts[curve.kind] += 1
-    return TimeChart(axis.high, axis.ticks(6), series, f"{', '.join(c.name for c in drawn)} over {axis.high:.1f} s")
+    ticks = [(place, f"{label} s") for place, label in axis.ticks(6)]
+    return TimeChart(axis.high, ticks, series, f"{', '.join(c.name for c in drawn)} over {axis.high:.1f} s")
 
 
 def _vertical(curve: Curve, curves: Sequence[Curve]) -> Scale:

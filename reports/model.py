@@ -30,6 +30,11 @@ class MetricRow:
     rejects: list[tuple[str, int]]
     plot: IntervalPlot | None
 
+    @property
+    def clip_title(self) -> str:
+        """Heading of the clips' own values."""
+        return self.view.clip_title or self.view.title
+
 
 @dataclass(frozen=True)
 class ClipCell:
@@ -105,7 +110,8 @@ def _says_something(clip: ClipView, row: MetricRow) -> bool:
 
 def metric_view(metric_id: str, result: Mapping[str, Any], metrics: Mapping[str, MetricView]) -> MetricView:
     """The declaration of a metric, or one that says no more than the results do."""
-    return metrics.get(metric_id) or MetricView(metric_id, "", "", result["unit"], result["higher_is_better"], "")
+    title = result.get("title") or metric_id
+    return metrics.get(metric_id) or MetricView(title, "", "", result["unit"], result["higher_is_better"], "")
 
 
 def _metric_row(metric_id: str, result: Mapping[str, Any], run: RunView) -> MetricRow:
@@ -123,14 +129,14 @@ def _metric_row(metric_id: str, result: Mapping[str, Any], run: RunView) -> Metr
         protocol=flat_items(result["protocol"]),
         weights=list(result["weights"].items()),
         rejects=sorted(result["rejects"].items(), key=lambda item: (-item[1], item[0])),
-        plot=_plot(metric_id, result, run.clips),
+        plot=_plot(metric_id, result, run.clips, own_scale=not view.clip_title),
     )
 
 
-def _plot(metric_id: str, result: Mapping[str, Any], clips: list[ClipView]) -> IntervalPlot | None:
-    """Value, interval, real-vs-real and the clips' own numbers on one axis; None for a missing value."""
+def _plot(metric_id: str, result: Mapping[str, Any], clips: list[ClipView], own_scale: bool) -> IntervalPlot | None:
+    """Value, interval, real-vs-real and (when they are on its scale) the clips' numbers; None for a missing value."""
     value, ci, reference = result["value"], usable_interval(result["ci95"]), result["real_vs_real"]
-    points = [v for clip in clips if is_number(v := clip.values.get(metric_id))]
+    points = [v for clip in clips if own_scale and is_number(v := clip.values.get(metric_id))]
     scale = scale_over([value, reference, *(ci or ()), *points])
     if scale is None or not is_number(value):
         return None
@@ -155,9 +161,9 @@ def _spread(values: list[float | None]) -> Interval:
 def _clip_cell(clip: ClipView, column: MetricRow, spread: Interval) -> ClipCell:
     metric_id, value = column.metric_id, clip.values.get(column.metric_id)
     if is_number(value):
-        return ClipCell(metric_id, column.view.title, format_value(value, spread), value, None)
+        return ClipCell(metric_id, column.clip_title, format_value(value, spread), value, None)
     reason = clip.value_reasons.get(metric_id) or _clip_reason(clip)
-    return ClipCell(metric_id, column.view.title, MISSING, None, reason)
+    return ClipCell(metric_id, column.clip_title, MISSING, None, reason)
 
 
 def _clip_reason(clip: ClipView) -> str:

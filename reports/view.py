@@ -85,8 +85,13 @@ class ClipView:
 
 @dataclass(frozen=True)
 class MetricView:
-    """What a metric's declaration says for people; `comparability` is why its numbers can (or cannot) stand next to
-    published ones."""
+    """What a metric's declaration says for people.
+
+    Args:
+        comparability: why its numbers can (or cannot) stand next to published ones.
+        clip_title: what the clips' own values are called where they are another quantity than the metric (a hint
+            where to look, under a distance between sets); empty when the metric is the mean of its clips.
+    """
 
     title: str
     formula: str
@@ -95,6 +100,7 @@ class MetricView:
     higher_is_better: bool
     description: str
     comparability: str = ""
+    clip_title: str = ""
 
 
 @dataclass(frozen=True)

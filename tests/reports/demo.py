@@ -113,7 +113,7 @@ def demo_metrics() -> dict[str, MetricView]:
         "fd:mobilenet-v2": MetricView(
             "Fréchet distance, MobileNet", frechet, "own variant, no publication", "", False,
             "Fréchet distance between pooled MobileNetV2 features of frames. A substitute for when Inception is absent.",
-            "A substitute network: not FID, and never to be printed as FID.",
+            "A substitute network: not FID, and never to be printed as FID.", "gap of mean features",
         ),
         "av_sync:mouth-envelope": MetricView(
             "Mouth-speech correlation", "max over |lag| ≤ 15 of corr(mouth(t), envelope(t + lag))", "own metric", "", True,

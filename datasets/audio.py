@@ -1,0 +1,205 @@
+"""Sound as 16 kHz mono on the picture's clock: sample 0 is heard when the first video frame is seen."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import wave
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av.error
+import numpy as np
+import soxr
+from av.audio.frame import AudioFrame
+from av.audio.stream import AudioStream as AvAudioStream
+
+from ..core.errors import CorruptMedia, NoAudioTrack, NotMedia, NoVideoStream, TruncatedMedia
+from .containers import AUDIO_SUFFIXES, STILL_IMAGES, printable
+from .demux import OpenMedia, error_text, open_media, video_track
+
+SAMPLE_RATE = 16000
+SAMPLES_PER_FRAME, _REST = divmod(SAMPLE_RATE, 25)
+if _REST:
+    raise AssertionError("a frame at 25 fps must hold a whole number of samples")
+
+# Time stamps of Matroska or FLV are rounded to 1 ms; only a step of more than one video frame is a gap or an overlap.
+_GAP = Fraction(1, 25)
+# A sound track may be this much shorter than its header says (last packet, rounding) before it counts as cut off.
+_SHORT = Fraction(1, 10)
+_SILENCE_WINDOW = SAMPLE_RATE // 10
+
+
+def read_audio(path: str | os.PathLike[str], *, align_to_video: bool = True) -> np.ndarray:
+    """The sound of a video or sound file.
+
+    Channels are averaged, then the sample rate is converted by soxr at its high quality. Encoder delay that the
+    container declares (edit list, codec delay) is taken off. A hole in the time stamps is filled with silence.
+
+    Args:
+        path: file with a sound track.
+        align_to_video: put time zero at the first video frame, where the file has a picture: sound before it is cut
+            off, a later start is padded with silence. Else, and without a picture, the first sample is the first sound.
+
+    Returns:
+        float32 (S,) in [-1, 1] at 16 kHz. As long as the sound is, whatever the picture's length.
+
+    Raises:
+        MediaNotFound, NotMedia, PlaylistRefused: see `containers.sniff`.
+        NoAudioTrack: there is no sound track, or one without a single sample.
+        CorruptMedia, TruncatedMedia: it cannot be decoded, or ends before its header says.
+    """
+    with open_media(path) as media:
+        track = _sound_track(media)
+        reader = _SoundReader(media, track)
+        chunks = list(reader.chunks(watch_picture=align_to_video))
+        if not chunks:
+            raise NoAudioTrack(f"{printable(path)} has a sound track without a sample")
+        zero = reader.first_picture if reader.first_picture is not None else chunks[0][0]
+        reader.check_length(chunks)
+        samples = _on_clock(chunks, zero, reader.rate)
+    return _to_rate(samples, reader.rate)
+
+
+def has_audio(path: str | os.PathLike[str]) -> bool:
+    """Whether there is a sound track, be it silent. Header only. Errors as for `containers.sniff`."""
+    with open_media(path) as media:
+        return bool(media.container.streams.audio)
+
+
+def find_audio(video_path: str | os.PathLike[str]) -> Path | None:
+    """The sound file beside a video (same stem; .wav first, then .flac, .m4a, ...), or None."""
+    video = Path(video_path)
+    beside = {p.suffix.lower(): p for p in sorted(video.parent.iterdir()) if p.stem == video.stem and p.is_file()}
+    return next((beside[suffix] for suffix in AUDIO_SUFFIXES if suffix in beside), None)
+
+
+def is_silent(samples: np.ndarray, threshold_db: float = -60.0) -> bool:
+    """Whether no tenth of a second is louder than the threshold.
+
+    The loudness is the root mean square over consecutive windows of 0.1 s, in dB relative to full scale (a sine at full
+    scale has -3 dB). So a click alone is no speech, and one word in a long pause is.
+
+    Args:
+        samples: (S,) in [-1, 1] at 16 kHz; empty is silent.
+    """
+    if not samples.size:
+        return True
+    squares = np.square(samples, dtype=np.float64)
+    starts = np.arange(0, len(squares), _SILENCE_WINDOW)
+    sums = np.add.reduceat(squares, starts)
+    lengths = np.diff(np.append(starts, len(squares)))
+    # A short last window counts as if it were filled up with silence, or a lone sample could outweigh a whole one.
+    loudest = np.max(sums / np.maximum(lengths, min(_SILENCE_WINDOW, len(squares))))
+    return bool(loudest <= 10 ** (threshold_db / 10))
+
+
+def write_wav(path: str | os.PathLike[str], samples: np.ndarray) -> None:
+    """Writes (S,) in [-1, 1] as 16 kHz mono 16-bit PCM; the file appears whole or not at all."""
+    path = Path(path)
+    pcm = np.clip(np.round(np.asarray(samples, np.float64) * 32768), -32768, 32767).astype("<i2")
+    fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=".talkforge-", suffix=".wav")
+    try:
+        with os.fdopen(fd, "wb") as handle:
+            with wave.open(handle, "wb") as out:
+                out.setparams((1, 2, SAMPLE_RATE, len(pcm), "NONE", ""))
+                out.writeframes(pcm.tobytes())
+            handle.flush()
+            os.fsync(handle.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+class _SoundReader:
+    """One pass over the sound track."""
+
+    def __init__(self, media: OpenMedia, track: AvAudioStream) -> None:
+        self.media = media
+        self.rate = 0
+        self.first_picture: Fraction | None = None
+        self._track = track
+        self._name = printable(media.path)
+
+    def chunks(self, *, watch_picture: bool) -> Iterator[tuple[Fraction, np.ndarray]]:
+        """(time on the container's clock, mono samples) at the source rate; sets `first_picture` on the way."""
+        picture = _picture_track(self.media) if watch_picture else None
+        try:
+            for packet in self.media.container.demux([s for s in (self._track, picture) if s is not None]):
+                if packet.stream.index == self._track.index:
+                    yield from map(self._chunk, packet.decode())
+                elif self.first_picture is None:
+                    self.first_picture = next(
+                        (f.pts * Fraction(f.time_base) for f in packet.decode() if f.pts is not None), None
+                    )
+        except (av.error.FFmpegError, ValueError) as error:
+            raise CorruptMedia(f"{self._name}: the sound is damaged: {error_text(error)}") from error
+
+    def check_length(self, chunks: list[tuple[Fraction, np.ndarray]]) -> None:
+        """Raises `TruncatedMedia` where the track is shorter than the length in its header."""
+        if self.media.kind not in ("mov", "wav", "flac") or not self._track.duration:
+            return
+        declared = self._track.duration * Fraction(self._track.time_base)
+        end = chunks[-1][0] + Fraction(len(chunks[-1][1]), self.rate)
+        if declared - (end - chunks[0][0]) > _SHORT:
+            raise TruncatedMedia(f"{self._name}: the sound ends at {float(end):.2f} s of {float(declared):.2f} s")
+
+    def _chunk(self, frame: AudioFrame) -> tuple[Fraction, np.ndarray]:
+        if frame.sample_rate != (self.rate or frame.sample_rate):
+            raise CorruptMedia(f"{self._name}: the sample rate changes midway")
+        self.rate = frame.sample_rate
+        start = Fraction(-1) if frame.pts is None else frame.pts * Fraction(frame.time_base)
+        return start, _mono(frame)
+
+
+def _sound_track(media: OpenMedia) -> AvAudioStream:
+    if media.kind in STILL_IMAGES:
+        raise NotMedia(f"{printable(media.path)} is a still image")
+    if not media.container.streams.audio:
+        raise NoAudioTrack(f"{printable(media.path)} has no sound track")
+    track = media.container.streams.audio[0]
+    if track.codec_context is None:
+        raise CorruptMedia(f"{printable(media.path)}: no decoder for its sound track")
+    return track
+
+
+def _picture_track(media: OpenMedia):
+    try:
+        return video_track(media)
+    except (NoVideoStream, CorruptMedia):
+        return None
+
+
+def _mono(frame: AudioFrame) -> np.ndarray:
+    """Mean of the channels, float32 in [-1, 1]."""
+    data = frame.to_ndarray()
+    if not frame.format.is_planar:
+        data = data.reshape(-1, frame.layout.nb_channels).T
+    if data.dtype == np.uint8:
+        data = (data.astype(np.float32) - 128) / 128
+    elif data.dtype.kind == "i":
+        data = data.astype(np.float64) / -float(np.iinfo(data.dtype).min)
+    return data.mean(axis=0, dtype=np.float64).astype(np.float32)
+
+
+def _on_clock(chunks: list[tuple[Fraction, np.ndarray]], zero: Fraction, rate: int) -> np.ndarray:
+    """The chunks in one array whose first sample is at `zero`; times of -1 continue where the last chunk ended."""
+    pieces: list[np.ndarray] = []
+    at = 0
+    for index, (start, samples) in enumerate(chunks):
+        place = round((start - zero) * rate) if start >= 0 or index == 0 else at
+        if index == 0 or abs(place - at) > _GAP * rate:
+            samples = samples[max(0, at - place) :]
+            pieces.append(np.zeros(max(0, place - at), np.float32))
+            at = max(at, place)
+        pieces.append(samples)
+        at += len(samples)
+    return np.concatenate(pieces)
+
+
+def _to_rate(samples: np.ndarray, rate: int) -> np.ndarray:
+    if rate != SAMPLE_RATE and samples.size:
+        samples = soxr.resample(samples, rate, SAMPLE_RATE, quality="HQ")
+    return np.clip(samples, -1.0, 1.0).astype(np.float32, copy=False)

@@ -1,0 +1,232 @@
+"""Writing videos: H.264 and AAC in MP4, at a constant rate, sound and picture starting together.
+
+A file appears under its name only when it is whole. The same frames and sound give the same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Self
+
+import av
+import numpy as np
+from av.audio.frame import AudioFrame
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation, VideoReformatter
+
+from ..core.counters import Counters
+from ..core.errors import ConfigError, InputError, NoAudioTrack, TooShort
+from .audio import SAMPLE_RATE, SAMPLES_PER_FRAME, find_audio, read_audio
+from .containers import printable
+from .video import FPS, open_video, resample
+
+_BT709 = 1
+# The encoder's threads change how it cuts pictures up, and so its bytes.
+_X264 = "threads=1:lookahead_threads=1:sliced-threads=0"
+
+
+class VideoWriter:
+    """H.264 (yuv420p, BT.709, limited range) and optionally AAC (16 kHz mono) in an MP4 with its index in front.
+
+        with VideoWriter("out.mp4", 256, 256, audio=samples) as out:
+            for frame in frames:
+                out.write(frame)
+
+    The file is written under a temporary name in the same folder, synced, and renamed on leaving the block; after an
+    error nothing is left. Sound is cut, or padded with silence, to the length of the picture.
+
+    Args:
+        path: the file; its folder must exist.
+        width, height: pixels, both even (a chroma sample covers 2 x 2 pixels).
+        fps: frames per second.
+        audio: float (S,) in [-1, 1], 16 kHz mono, sample 0 belongs to frame 0; None for no sound track.
+        crf: quality of x264, 0 (lossless) to 51; 18 is visually clean.
+        preset: speed of x264.
+        audio_bitrate: bits per second.
+
+    Raises:
+        ConfigError: odd or empty size, wrong fps.
+        InputError: the folder does not exist.
+        TooShort: no frame was written.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        width: int,
+        height: int,
+        *,
+        fps: int | Fraction = FPS,
+        audio: np.ndarray | None = None,
+        crf: int = 18,
+        preset: str = "medium",
+        audio_bitrate: int = 64_000,
+    ) -> None:
+        if width < 2 or height < 2 or width % 2 or height % 2:
+            raise ConfigError(f"H.264 needs even sides, not {width}x{height}")
+        if fps <= 0:
+            raise ConfigError(f"fps must be positive, not {fps}")
+        self.path = Path(path)
+        self.frames_written = 0
+        self._shape = (height, width, 3)
+        self._fps = Fraction(fps)
+        self._audio = audio
+        self._samples_sent = 0
+        self._to_yuv = VideoReformatter()
+        if not self.path.parent.is_dir():
+            raise InputError(f"the folder of {printable(self.path)} does not exist")
+        # Absolute, so that no folder name is taken for a protocol; by name, because moving the index to the front
+        # makes the muxer open its own output a second time.
+        fd, name = tempfile.mkstemp(dir=self.path.parent.absolute(), prefix=".talkforge-", suffix=".mp4")
+        os.close(fd)
+        self._temporary = Path(name)
+        try:
+            self._open(name, crf, preset, audio_bitrate)
+        except BaseException:
+            self._discard()
+            raise
+
+    def _open(self, name: str, crf: int, preset: str, audio_bitrate: int) -> None:
+        options = {"movflags": "+faststart", "fflags": "+bitexact"}
+        self._container = av.open(name, "w", format="mp4", options=options)
+        self._video = self._container.add_stream("libx264", rate=self._fps)
+        self._video.width, self._video.height = self._shape[1], self._shape[0]
+        self._video.pix_fmt = "yuv420p"
+        self._video.options = {"crf": str(crf), "preset": preset, "x264-params": _X264}
+        self._video.codec_context.colorspace = _BT709
+        self._video.codec_context.color_primaries = _BT709
+        self._video.codec_context.color_trc = _BT709
+        self._video.codec_context.color_range = ColorRange.MPEG
+        self._sound = None
+        if self._audio is not None:
+            self._sound = self._container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
+            self._sound.bit_rate = audio_bitrate
+
+    def write(self, frame: np.ndarray) -> None:
+        """Appends one frame, uint8 RGB (H, W, 3) of the size given at the start."""
+        if frame.shape != self._shape or frame.dtype != np.uint8:
+            raise ConfigError(f"frame {frame.dtype} {frame.shape}, but the video takes uint8 {self._shape}")
+        rgb = VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+        yuv = self._to_yuv.reformat(
+            rgb,
+            format="yuv420p",
+            dst_colorspace=Colorspace.ITU709,
+            dst_color_range=ColorRange.MPEG,
+            dst_color_trc=ColorTrc.BT709,
+            dst_color_primaries=ColorPrimaries.BT709,
+            interpolation=Interpolation.AREA,
+            threads=1,
+        )
+        yuv.pts, yuv.time_base = self.frames_written, 1 / self._fps
+        self._container.mux(self._video.encode(yuv))
+        self.frames_written += 1
+        self._send_sound()
+
+    def close(self) -> None:
+        """Finishes the file and gives it its name."""
+        try:
+            if not self.frames_written:
+                raise TooShort(f"no frame for {printable(self.path)}")
+            self._container.mux(self._video.encode(None))
+            if self._sound is not None:
+                self._container.mux(self._sound.encode(None))
+            self._container.close()
+            with self._temporary.open("rb") as handle:
+                os.fsync(handle.fileno())
+            self._temporary.replace(self.path)
+        except BaseException:
+            self._discard()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
+        if exc_type is None:
+            self.close()
+        else:
+            self._discard()
+
+    def _send_sound(self) -> None:
+        """Sound up to the end of the last frame, so that both tracks stay interleaved."""
+        if self._sound is None or self._audio is None:
+            return
+        until = round(self.frames_written * SAMPLE_RATE / self._fps)
+        piece = np.zeros((1, until - self._samples_sent), np.float32)
+        have = np.asarray(self._audio[self._samples_sent : until], np.float32)
+        piece[0, : len(have)] = np.clip(have, -1, 1)
+        frame = AudioFrame.from_ndarray(piece, format="fltp", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = SAMPLE_RATE, self._samples_sent, Fraction(1, SAMPLE_RATE)
+        self._container.mux(self._sound.encode(frame))
+        self._samples_sent = until
+
+    def _discard(self) -> None:
+        container = getattr(self, "_container", None)
+        try:
+            if container is not None:
+                container.close()
+        finally:
+            self._temporary.unlink(missing_ok=True)
+
+
+def reencode_clip(
+    src: str | os.PathLike[str],
+    dst: str | os.PathLike[str],
+    *,
+    crf: int = 18,
+    start_s: float | None = None,
+    end_s: float | None = None,
+    size: tuple[int, int] | None = None,
+    counters: Counters | None = None,
+) -> int:
+    """Writes `src` anew at 25 fps with 16 kHz mono sound: the baseline "copy", and the way to cut a piece of a clip.
+
+    The sound is the video's own, or else that of the file beside it. One frame at a time is held. A side with an odd
+    number of pixels loses its last one.
+
+    Args:
+        start_s, end_s: piece to take, in seconds since the first frame, rounded to whole frames at 25 fps.
+        size: (width, height) to scale to (area average), both even; the source's own if None.
+
+    Returns:
+        Number of frames written.
+
+    Raises:
+        TooShort: the piece holds no frame. All of `open_video`, `read_audio` and `VideoWriter`.
+    """
+    first = round((start_s or 0) * FPS)
+    last = None if end_s is None else round(end_s * FPS)
+    audio = _sound_of(src)
+    audio = None if audio is None else audio[first * SAMPLES_PER_FRAME :]
+    with open_video(src, counters=counters) as stream:
+        width, height = size or (stream.info.width // 2 * 2, stream.info.height // 2 * 2)
+        with VideoWriter(dst, width, height, audio=audio, crf=crf) as out:
+            for frame in _piece(resample(stream), first, last):
+                out.write(scale(frame, width, height) if size else frame[:height, :width])
+        return out.frames_written
+
+
+def scale(frame: np.ndarray, width: int, height: int) -> np.ndarray:
+    """uint8 RGB (H, W, 3) scaled to (height, width, 3) by area averaging."""
+    source = VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+    return source.reformat(width=width, height=height, interpolation=Interpolation.AREA, threads=1).to_ndarray()
+
+
+def _piece(slots: Iterator[tuple[int, float, np.ndarray]], first: int, last: int | None) -> Iterator[np.ndarray]:
+    for index, _, frame in slots:
+        if last is not None and index >= last:
+            return
+        if index >= first:
+            yield frame
+
+
+def _sound_of(src: str | os.PathLike[str]) -> np.ndarray | None:
+    try:
+        return read_audio(src)
+    except NoAudioTrack:
+        beside = find_audio(src)
+        return read_audio(beside) if beside else None

@@ -1,0 +1,246 @@
+"""The evaluation flow: match clips, extract what the metrics want, reduce, report. Order and fan-out only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from ..core.config import Config, digest
+from ..core.counters import Counters
+from ..core.errors import InputError
+from ..core.lock import owned
+from ..core.provenance import environment, now, version
+from ..core.shards import atomic_folder
+from ..core.weights import weights_store
+from ..datasets.audio import find_audio, has_audio
+from ..metrics.base import Metric, Pair, Score, Settings, select
+from ..reports.run import EvaluatedClip, write_run
+from ..tasks.crop import CROP_RULES
+from ..tasks.extract import ClipFile, ExtractRequest, extract_shard, stored
+from ..tasks.extractor import extractors
+from ..tasks.features import FeatureStore
+from .engine import Engine, default_workers, one_thread_each, run
+from .pairs import Match, match_folders
+
+SHARD_CLIPS = 4
+REPORT_EXTRACTORS = ("strip",)
+
+
+class EvalConfig(Config):
+    """What to evaluate, and how. Paths do not enter the digest; what defines the numbers does."""
+
+    real: Path
+    generated: Path
+    out: Path
+    method: str
+    metrics: list[str] | None = None
+    crop: Literal["face", "none"] = "face"
+    manifest: Path | None = None
+    bootstrap: int = Field(1000, ge=100)
+    frechet_bootstrap: int = Field(200, ge=50)
+    seed: int = 0
+    workers: int = Field(default_factory=default_workers, ge=1)
+    device: str = "cpu"
+    cache: Path | None = None
+    prefect: bool = True
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Metrics that can run, those that cannot and why, and the extractors wanted."""
+
+    metrics: list[Metric]
+    missing: dict[str, str]  # metric id -> message with the way out
+    extractors: tuple[str, ...]
+
+    @property
+    def runnable(self) -> list[Metric]:
+        """Metrics whose weights are here."""
+        return [metric for metric in self.metrics if metric.spec.id not in self.missing]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an evaluation left behind."""
+
+    out: Path
+    results: dict[str, Any]
+    fresh: bool
+    rejected: int
+
+
+def plan(config: EvalConfig) -> Plan:
+    """Chooses metrics and extractors; a metric whose weights are absent stays in the plan with the way to get them."""
+    chosen = select(config.metrics)
+    missing = {metric.spec.id: message for metric in chosen if (message := missing_weights(metric.spec.extractors))}
+    wanted = [name for metric in chosen if metric.spec.id not in missing for name in metric.spec.extractors]
+    return Plan(chosen, missing, tuple(dict.fromkeys([*wanted, *(REPORT_EXTRACTORS if wanted else ())])))
+
+
+def missing_weights(names: Sequence[str]) -> str | None:
+    """Which weights of these extractors are not in the store and how to get them, or None."""
+    wanted = dict.fromkeys(weight for name in names for weight in extractors.get(name).weights)
+    absent = [weight for weight in wanted if not weights_store().status(weight).ok]
+    return f"get them with: talkforge weights pull {' '.join(absent)}" if absent else None
+
+
+def evaluate(config: EvalConfig) -> Outcome:
+    """Evaluates a folder of generated clips against real ones and writes the report folder.
+
+    Raises:
+        InputError: a folder is missing or empty, nothing matches, or `out` holds something else.
+    """
+    check_out(config.out)
+    match = match_folders(config.real, config.generated, config.manifest)
+    the_plan = plan(config)
+    with owned(config.out):
+        identity = {"config_digest": config_digest(config, the_plan), "inputs_digest": match.digest()}
+        done = finished(config.out, identity)
+        if done is not None:
+            return Outcome(config.out, done, fresh=False, rejected=_rejected(done))
+        one_thread_each()
+        results = run(
+            "evaluate",
+            lambda engine: _body(config, the_plan, match, identity, engine),
+            workers=config.workers,
+            use_prefect=config.prefect,
+        )
+    return Outcome(config.out, results, fresh=True, rejected=_rejected(results))
+
+
+def _rejected(results: dict[str, Any]) -> int:
+    return max((r["n_attempted"] - r["n_scored"] for r in results["results"].values()), default=0)
+
+
+def check_out(out: Path) -> None:
+    """Refuses a folder that holds something other than an earlier run, because a run replaces its folder whole."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file", hint="give --out a folder")
+    if out.is_dir() and any(out.iterdir()) and not (out / "results.json").is_file():
+        raise InputError(f"{out} holds files that are no evaluation", hint="give --out a new folder")
+
+
+def finished(out: Path, identity: dict[str, str]) -> dict[str, Any] | None:
+    """The results in `out` when they were made from the same inputs and settings, else None."""
+    path = out / "results.json"
+    if not path.is_file():
+        return None
+    results = json.loads(path.read_text(encoding="utf-8"))
+    return results if all(results.get(key) == value for key, value in identity.items()) else None
+
+
+def config_digest(config: EvalConfig, the_plan: Plan) -> str:
+    """Digest of everything that defines the numbers: settings, metric and extractor declarations, weights."""
+    settings = config.model_dump(mode="json", include={"method", "crop", "bootstrap", "frechet_bootstrap", "seed"})
+    return digest(
+        {
+            "settings": settings | {"crop_rule": CROP_RULES[config.crop], "device": config.device},
+            "metrics": {m.spec.id: protocol(m, config.crop) for m in the_plan.metrics},
+            "missing": sorted(the_plan.missing),
+            "weights": {m.spec.id: weights_of(m) for m in the_plan.runnable},
+        }
+    )
+
+
+def weights_of(metric: Metric) -> dict[str, str]:
+    """sha256 of each weight file behind a metric."""
+    names = {weight for name in metric.spec.extractors for weight in extractors.get(name).weights}
+    return {name: weights_store().sha256(name) for name in sorted(names)}
+
+
+def protocol(metric: Metric, crop: str) -> dict[str, Any]:
+    """All facts that define the metric's number, JSON-ready."""
+    specs = [extractors.get(name) for name in metric.spec.extractors]
+    pictures = any(spec.picture for spec in specs)
+    return {
+        "crop": CROP_RULES[crop] if pictures else "not cropped: landmarks of the full frame",
+        "fps": 25,
+        "pairing": "same file stem; a pair counts when both sides are scored",
+        "extractors": {spec.id: {"version": spec.version, **spec.params} for spec in specs},
+        **metric.spec.protocol,
+    }
+
+
+def _body(config: EvalConfig, the_plan: Plan, match: Match, identity: dict[str, str], engine: Engine) -> dict[str, Any]:
+    contents, counters = extract(config, the_plan, match, engine)
+    store = FeatureStore(config.cache, config.crop)
+    pairs = [_pair(store, contents, clip, the_plan.extractors) for clip in match.clips]
+    settings = Settings(config.bootstrap, config.frechet_bootstrap, config.seed)
+    scores = engine.map("score", lambda metric: metric.score(pairs, settings), the_plan.runnable)
+    by_id = {metric.spec.id: score for metric, score in zip(the_plan.runnable, scores, strict=True)}
+    results = {
+        "schema_version": 1,
+        "method": config.method,
+        "created": now(),
+        "talkforge_version": version(),
+        "environment": environment(),
+        **identity,
+        "results": {
+            m.spec.id: _result(m, by_id.get(m.spec.id), the_plan, config, len(pairs)) for m in the_plan.metrics
+        },
+        "counters": counters.as_dict(),
+        "clips": match.counts(),
+    }
+    with atomic_folder(config.out) as folder:
+        config.write(folder / "config.yaml")
+        clips = [
+            EvaluatedClip(c.clip_id, c.real_name, c.generated_name, p) for c, p in zip(match.clips, pairs, strict=True)
+        ]
+        write_run(folder, results, clips, by_id, {m.spec.id: m.spec for m in the_plan.metrics})
+    return results
+
+
+def extract(config: EvalConfig, the_plan: Plan, match: Match, engine: Engine) -> tuple[dict[str, str], Counters]:
+    """Fills the feature cache for both sides; gives the content digest per video and the work done."""
+    files = [_clip_file(path) for path in match.videos()]
+    shards = [tuple(files[k : k + SHARD_CLIPS]) for k in range(0, len(files), SHARD_CLIPS)]
+    requests = [
+        ExtractRequest(shard, the_plan.extractors, config.crop, config.cache, config.device) for shard in shards
+    ]
+    contents: dict[str, str] = {}
+    counters = Counters()
+    for result in engine.map("extract", extract_shard, requests):
+        contents.update(result.contents)
+        counters.merge(result.counters)
+    return contents, counters
+
+
+def _clip_file(video: Path) -> ClipFile:
+    """The clip with its own sound, or the sound file beside it where the video has none."""
+    beside = find_audio(video)
+    return ClipFile(video, beside if beside is not None and not has_audio(video) else video)
+
+
+def _pair(store: FeatureStore, contents: dict[str, str], clip: Any, names: Sequence[str]) -> Pair:
+    sides = [
+        None if path is None else stored(store, contents[str(path)], names) for path in (clip.generated, clip.real)
+    ]
+    return Pair(clip.clip_id, sides[0], sides[1], clip.reason, clip.message)
+
+
+def _result(metric: Metric, score: Score | None, the_plan: Plan, config: EvalConfig, attempted: int) -> dict[str, Any]:
+    """One entry of `results`: the contract's fields, plus what a reader needs beside them."""
+    spec = metric.spec
+    missing = the_plan.missing.get(spec.id)
+    return {
+        "value": score.value if score else None,
+        "ci95": list(score.ci95) if score and score.ci95 else None,
+        "higher_is_better": spec.higher_is_better,
+        "unit": spec.unit,
+        "n_attempted": attempted,
+        "n_scored": score.n_scored if score else 0,
+        "rejects": score.rejects if score else {"weights_missing": attempted},
+        "weights": {} if missing else weights_of(metric),
+        "comparable_with_papers": spec.comparable_with_papers,
+        "protocol": protocol(metric, config.crop),
+        "real_vs_real": score.real_vs_real if score else None,
+        "reason": "weights_missing" if missing else score.reason if score else None,
+        "hint": missing,
+        "title": spec.title,
+        "notes": list(score.notes) if score else [],
+    }

@@ -1,0 +1,126 @@
+"""Which generated clip belongs to which real one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from ..core.config import digest
+from ..core.errors import InputError, MediaError
+from ..core.records import file_sha256
+from ..core.registry import did_you_mean
+from ..datasets.audio import find_audio
+from ..datasets.folder import FolderScan, scan_folder
+
+
+@dataclass(frozen=True)
+class MatchedClip:
+    """One attempted clip: paths of both sides, or why there is no pair."""
+
+    clip_id: str
+    real: Path | None
+    generated: Path | None
+    reason: str | None = None
+    message: str = ""
+
+    @property
+    def real_name(self) -> str | None:
+        """File name of the real side."""
+        return self.real.name if self.real else None
+
+    @property
+    def generated_name(self) -> str | None:
+        """File name of the generated side."""
+        return self.generated.name if self.generated else None
+
+
+@dataclass(frozen=True)
+class Match:
+    """All attempted clips in the order of their ids."""
+
+    clips: list[MatchedClip]
+
+    def videos(self) -> list[Path]:
+        """Files to extract from: both sides of complete pairs, each file once."""
+        pairs = [clip for clip in self.clips if clip.reason is None]
+        return list(dict.fromkeys(path for clip in pairs for path in (clip.real, clip.generated) if path))
+
+    def digest(self) -> str:
+        """Digest of the names and bytes of everything that is matched, and of the sounds beside it."""
+        rows = []
+        for clip in self.clips:
+            files = [path for path in (clip.real, clip.generated) if path]
+            files += [sound for path in list(files) if (sound := find_audio(path))]
+            rows.append([clip.clip_id, clip.reason, *(file_sha256(path) for path in files if path.is_file())])
+        return digest(rows)
+
+    def counts(self) -> dict[str, int]:
+        """How many clips were attempted, matched, and without a partner on each side."""
+        return {
+            "attempted": len(self.clips),
+            "matched": sum(clip.reason is None for clip in self.clips),
+            "unmatched_real": sum(clip.reason == "unmatched_real" for clip in self.clips),
+            "unmatched_generated": sum(clip.reason == "unmatched_generated" for clip in self.clips),
+        }
+
+
+def match_folders(real: Path, generated: Path, manifest: Path | None = None) -> Match:
+    """Pairs the videos of two folders by file stem; a file without a partner is a clip with a reason.
+
+    Args:
+        real, generated: folders.
+        manifest: Parquet or CSV with a column `clip` of stems: only these are attempted.
+
+    Raises:
+        InputError: a folder or the manifest cannot be used, or no stem is in both folders.
+    """
+    sides = scan_folder(real), scan_folder(generated)
+    real_files, generated_files = ({item.stem: item.path for item in scan.files} for scan in sides)
+    problems = _problems(*sides)
+    stems = read_manifest(manifest) if manifest else [*real_files, *generated_files, *problems]
+    if not {*real_files} & {*generated_files} & {*stems}:
+        raise InputError(
+            f"no file stem is in both {real} and {generated}",
+            hint=f"first names: {', '.join(sorted(real_files)[:3])} and {', '.join(sorted(generated_files)[:3])}",
+        )
+    return Match([_clip(stem, real_files, generated_files, problems) for stem in sorted({*stems})])
+
+
+def _problems(real: FolderScan, generated: FolderScan) -> dict[str, tuple[str, str]]:
+    sides = (("real", real), ("generated", generated))
+    return {name: (reason, f"{side}: {text}") for side, scan in sides for name, reason, text in scan.problems}
+
+
+def _clip(
+    stem: str, real: dict[str, Path], generated: dict[str, Path], problems: dict[str, tuple[str, str]]
+) -> MatchedClip:
+    one, other = real.get(stem), generated.get(stem)
+    if one and other:
+        return MatchedClip(stem, one, other)
+    if stem in problems:
+        return MatchedClip(stem, one, other, *problems[stem])
+    if one:
+        return MatchedClip(stem, one, None, "unmatched_real", "no generated file of this stem")
+    if other:
+        return MatchedClip(stem, None, other, "unmatched_generated", "no real file of this stem")
+    return MatchedClip(stem, None, None, MediaError.reason, "in the manifest, in neither folder")
+
+
+def read_manifest(path: Path) -> list[str]:
+    """The stems in column `clip` of a Parquet or CSV file.
+
+    Raises:
+        InputError: unreadable, or without that column.
+    """
+    try:
+        table = pq.read_table(path) if path.suffix == ".parquet" else pa_csv.read_csv(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InputError(f"cannot read the manifest {path}: {str(error).splitlines()[0]}") from error
+    if "clip" not in table.column_names:
+        hint = did_you_mean("clip", table.column_names) or f"columns: {', '.join(table.column_names)}"
+        raise InputError(f"the manifest {path} has no column 'clip'", hint=hint)
+    return [str(stem) for stem in table["clip"].to_pylist()]

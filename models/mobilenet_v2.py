@@ -1,0 +1,131 @@
+"""MobileNetV2 trained on ImageNet, the feature network of `fd:mobilenet-v2`.
+
+Architecture: M. Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2018, width 1.0. Names
+of parameters follow torchvision's state dict `mobilenet_v2-b0353104.pth`, which loads strictly.
+
+It stands in where the Inception network of the FID is not at hand. Its distances are no FID and are never called so.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ..core.errors import InputError, WeightsError
+from ..core.weights import weights_store
+from .loading import load_strict
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ..core.asset_store import AssetStore
+
+WEIGHTS = "mobilenet-v2-imagenet"
+FEATURES = 1280
+CLASSES = 1000
+# RGB / 255, then these channel statistics of ImageNet.
+SIZE = 224
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+# Per stage: expansion, output channels, blocks, stride of the first block.
+STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+
+
+def conv_norm(inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    """Convolution without bias, batch normalisation, ReLU6."""
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU6(inplace=True))
+
+
+class InvertedResidual(nn.Module):
+    """Expand by 1x1, filter each channel by 3x3, project by a linear 1x1; a shortcut where the shape stays."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        hidden = inputs * expansion
+        self.shortcut = stride == 1 and inputs == outputs
+        expand = [] if expansion == 1 else [conv_norm(inputs, hidden)]
+        self.conv = nn.Sequential(
+            *expand,
+            conv_norm(hidden, hidden, 3, stride, groups=hidden),
+            nn.Conv2d(hidden, outputs, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.conv(x) if self.shortcut else self.conv(x)
+
+
+class MobileNetV2(nn.Module):
+    """(B, 3, 224, 224) normalised RGB (see `prepare`) to (B, 1000) ImageNet logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [conv_norm(3, 32, 3, 2)]
+        channels = 32
+        for expansion, width, blocks, stride in STAGES:
+            for block in range(blocks):
+                layers.append(InvertedResidual(channels, width, stride if block == 0 else 1, expansion))
+                channels = width
+        self.features = nn.Sequential(*layers, conv_norm(channels, FEATURES))
+        self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(FEATURES, CLASSES))
+
+    def features_1280(self, x: torch.Tensor) -> torch.Tensor:
+        """The last feature map averaged over space, (B, 1280)."""
+        if x.ndim != 4 or x.shape[1] != 3 or not x.is_floating_point():
+            raise InputError(f"MobileNetV2 takes floats (B, 3, {SIZE}, {SIZE}), not {x.dtype} {tuple(x.shape)}")
+        return self.features(x).mean(dim=(2, 3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits (B, 1000)."""
+        return self.classifier(self.features_1280(x))
+
+
+def prepare(pictures: np.ndarray) -> torch.Tensor:
+    """Pictures as the network wants them: shorter side to 224 (antialiased bilinear), centre crop, normalised.
+
+    Args:
+        pictures: uint8 (B, H, W, 3) RGB.
+
+    Returns:
+        float32 (B, 3, 224, 224).
+
+    Raises:
+        InputError: another type or shape.
+    """
+    if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[3] != 3 or 0 in pictures.shape:
+        raise InputError(f"pictures are uint8 (B, H, W, 3), not {pictures.dtype} {pictures.shape}")
+    x = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 255
+    height, width = pictures.shape[1:3]
+    shorter = min(height, width)
+    size = (-(-height * SIZE // shorter), -(-width * SIZE // shorter))
+    x = F.interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=True)
+    top, left = (size[0] - SIZE) // 2, (size[1] - SIZE) // 2
+    x = x[:, :, top : top + SIZE, left : left + SIZE]
+    return (x - x.new_tensor(MEAN).view(3, 1, 1)) / x.new_tensor(STD).view(3, 1, 1)
+
+
+def _read(path: Path) -> dict[str, torch.Tensor]:
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise WeightsError(f"{WEIGHTS}: {path.name} is no state dict")
+    return state
+
+
+def load_mobilenet_v2(store: AssetStore | None = None) -> MobileNetV2:
+    """The ImageNet network in eval mode on the CPU, its parameters frozen.
+
+    Args:
+        store: where the weights are; the user's store by default.
+
+    Raises:
+        WeightsMissing, WeightsCorrupt: not in the store, or another file under that name.
+        WeightsError: the file's names or shapes are not exactly those of the network.
+    """
+    state = _read((store or weights_store()).path(WEIGHTS))
+    return load_strict(MobileNetV2(), state, source=WEIGHTS)

@@ -1,0 +1,152 @@
+"""MobileNetV2 against torchvision on the same weights, and on photographs whose content is known."""
+
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from talkforge.core.errors import InputError, WeightsError, WeightsMissing
+from talkforge.core.weights import weights_store
+from talkforge.models.loading import load_strict
+from talkforge.models.mobilenet_v2 import MEAN, STD, WEIGHTS, MobileNetV2, load_mobilenet_v2, prepare
+from torch.nn import functional as F
+
+# torchvision's library of compiled operators does not load beside every build of torch, and then its Python files fail
+# to import because the operators have no schema. MobileNetV2 uses none of them, so empty schemas are enough. This runs
+# in a process of its own: operators once defined stay defined.
+TORCHVISION = """
+import re, sys
+from importlib.util import find_spec
+from pathlib import Path
+import numpy as np, torch
+
+try:
+    import torchvision
+except RuntimeError:
+    for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+        del sys.modules[name]
+    text = Path(find_spec("torchvision").origin).with_name("_meta_registrations.py").read_text()
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for name in re.findall(r'register_(?:meta|fake)[(]"(?:torchvision::)?([a-z0-9_]+)"', text):
+        library.define(name + "() -> ()")
+from torchvision.models import mobilenet_v2
+
+weights, pictures, answers = sys.argv[1:]
+network = mobilenet_v2(weights=None).eval()
+network.load_state_dict(torch.load(weights, weights_only=True), strict=True)
+with torch.inference_mode():
+    np.save(answers, network(torch.from_numpy(np.load(pictures))).numpy())
+"""
+
+
+@pytest.fixture(scope="module")
+def network() -> MobileNetV2:
+    try:
+        return load_mobilenet_v2()
+    except WeightsMissing as error:
+        pytest.skip(str(error))
+
+
+def photograph(name: str) -> np.ndarray:
+    """One of the photographs that scikit-image's wheel holds, (1, H, W, 3)."""
+    data = pytest.importorskip("skimage.data", reason="scikit-image is not installed")
+    return getattr(data, name)()[None]
+
+
+def best(network: MobileNetV2, name: str, n: int) -> list[int]:
+    with torch.inference_mode():
+        return network(prepare(photograph(name)))[0].topk(n).indices.tolist()
+
+
+def test_logits_equal_torchvisions(network: MobileNetV2, tmp_path: Path) -> None:
+    if find_spec("torchvision") is None:
+        pytest.skip("torchvision is not installed")
+    x = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(5))
+    np.save(tmp_path / "x.npy", x.numpy())
+    paths = [str(weights_store().path(WEIGHTS)), str(tmp_path / "x.npy"), str(tmp_path / "y.npy")]
+    done = subprocess.run([sys.executable, "-c", TORCHVISION, *paths], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    with torch.inference_mode():
+        ours = network(x).numpy()
+    assert np.abs(ours - np.load(tmp_path / "y.npy")).max() < 1e-5
+
+
+def test_a_cat_is_a_cat(network: MobileNetV2) -> None:
+    assert best(network, "chelsea", 1)[0] in {281, 282, 285}  # tabby, tiger cat, Egyptian cat
+
+
+def test_a_cup_of_coffee_is_an_espresso(network: MobileNetV2) -> None:
+    assert best(network, "coffee", 1) == [967]
+
+
+def test_a_rocket_on_its_pad_is_among_the_first_five(network: MobileNetV2) -> None:
+    assert {657, 744, 812} & set(best(network, "rocket", 5))  # missile, projectile, space shuttle
+
+
+def test_features_feed_the_classifier(network: MobileNetV2) -> None:
+    x = prepare(photograph("coffee"))
+    with torch.inference_mode():
+        features = network.features_1280(x)
+        again = F.linear(features, network.classifier[1].weight, network.classifier[1].bias)
+        assert features.shape == (1, 1280)
+        assert torch.equal(again, network(x))
+
+
+def test_prepare_keeps_the_middle_and_normalises() -> None:
+    picture = np.zeros((1, 224, 448, 3), np.uint8)
+    picture[:, :, 112:336] = (255, 0, 51)
+    prepared = prepare(picture)
+    wanted = (torch.tensor([1.0, 0.0, 0.2]) - torch.tensor(MEAN)) / torch.tensor(STD)
+    assert prepared.shape == (1, 3, 224, 224)
+    assert torch.allclose(prepared, wanted.view(1, 3, 1, 1).expand_as(prepared), atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(480, 360), (225, 1000), (64, 64), (33, 17)])
+def test_prepare_gives_the_network_its_size(size: tuple[int, int]) -> None:
+    assert prepare(np.zeros((2, *size, 3), np.uint8)).shape == (2, 3, 224, 224)
+
+
+@pytest.mark.parametrize(
+    "pictures", [np.zeros((1, 8, 8, 3)), np.zeros((8, 8, 3), np.uint8), np.zeros((0, 8, 8, 3), "u1")]
+)
+def test_prepare_refuses_what_is_no_batch_of_pictures(pictures: np.ndarray) -> None:
+    with pytest.raises(InputError, match="uint8"):
+        prepare(pictures)
+
+
+def test_integer_input_is_refused() -> None:
+    with pytest.raises(InputError, match="floats"):
+        MobileNetV2().eval()(torch.zeros(1, 3, 224, 224, dtype=torch.uint8))
+
+
+class TestLoadStrict:
+    """`load_strict`, on a network whose state is at hand without any file."""
+
+    def state(self) -> dict[str, torch.Tensor]:
+        return {name: torch.ones_like(tensor) for name, tensor in MobileNetV2().state_dict().items()}
+
+    def test_fills_every_tensor(self) -> None:
+        network = load_strict(MobileNetV2(), self.state(), source="w")
+        assert all(bool((tensor == 1).all()) for tensor in network.state_dict().values())
+        assert not network.training
+        assert not any(parameter.requires_grad for parameter in network.parameters())
+
+    def test_a_missing_tensor_is_named(self) -> None:
+        state = self.state()
+        del state["features.3.conv.2.weight"]
+        with pytest.raises(WeightsError, match=r"w: no features\.3\.conv\.2\.weight"):
+            load_strict(MobileNetV2(), state, source="w")
+
+    def test_an_unused_tensor_is_named(self) -> None:
+        with pytest.raises(WeightsError, match="has no head"):
+            load_strict(MobileNetV2(), self.state() | {"head": torch.ones(1)}, source="w")
+
+    def test_a_wrong_shape_is_named_and_nothing_changes(self) -> None:
+        network = MobileNetV2()
+        before = network.classifier[1].weight.clone()
+        with pytest.raises(WeightsError, match=r"classifier\.1\.bias is \(7,\), not \(1000,\)"):
+            load_strict(network, self.state() | {"classifier.1.bias": torch.ones(7)}, source="w")
+        assert torch.equal(network.classifier[1].weight, before)
