@@ -8,12 +8,14 @@ import wave
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import av.error
 import numpy as np
 import soxr
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream as AvAudioStream
+from av.video.stream import VideoStream as AvVideoStream
 
 from ..core.errors import CorruptMedia, NoAudioTrack, NotMedia, NoVideoStream, TruncatedMedia
 from .containers import AUDIO_SUFFIXES, STILL_IMAGES, printable
@@ -56,9 +58,9 @@ def read_audio(path: str | os.PathLike[str], *, align_to_video: bool = True) -> 
         chunks = list(reader.chunks(watch_picture=align_to_video))
         if not chunks:
             raise NoAudioTrack(f"{printable(path)} has a sound track without a sample")
-        zero = reader.first_picture if reader.first_picture is not None else chunks[0][0]
         reader.check_length(chunks)
-        samples = _on_clock(chunks, zero, reader.rate)
+        zero = reader.first_picture if reader.first_picture is not None else chunks[0].start
+        samples = _on_clock(chunks, zero or Fraction(0), reader.rate)
     return _to_rate(samples, reader.rate)
 
 
@@ -113,6 +115,13 @@ def write_wav(path: str | os.PathLike[str], samples: np.ndarray) -> None:
         raise
 
 
+class Chunk(NamedTuple):
+    """Mono samples (S,) at the source rate and their time on the container's clock, None where it has none."""
+
+    start: Fraction | None
+    samples: np.ndarray
+
+
 class _SoundReader:
     """One pass over the sound track."""
 
@@ -123,8 +132,8 @@ class _SoundReader:
         self._track = track
         self._name = printable(media.path)
 
-    def chunks(self, *, watch_picture: bool) -> Iterator[tuple[Fraction, np.ndarray]]:
-        """(time on the container's clock, mono samples) at the source rate; sets `first_picture` on the way."""
+    def chunks(self, *, watch_picture: bool) -> Iterator[Chunk]:
+        """The whole track; sets `first_picture` on the way."""
         picture = _picture_track(self.media) if watch_picture else None
         try:
             for packet in self.media.container.demux([s for s in (self._track, picture) if s is not None]):
@@ -137,21 +146,26 @@ class _SoundReader:
         except (av.error.FFmpegError, ValueError) as error:
             raise CorruptMedia(f"{self._name}: the sound is damaged: {error_text(error)}") from error
 
-    def check_length(self, chunks: list[tuple[Fraction, np.ndarray]]) -> None:
+    def check_length(self, chunks: list[Chunk]) -> None:
         """Raises `TruncatedMedia` where the track is shorter than the length in its header."""
         if self.media.kind not in ("mov", "wav", "flac") or not self._track.duration:
             return
         declared = self._track.duration * Fraction(self._track.time_base)
-        end = chunks[-1][0] + Fraction(len(chunks[-1][1]), self.rate)
-        if declared - (end - chunks[0][0]) > _SHORT:
-            raise TruncatedMedia(f"{self._name}: the sound ends at {float(end):.2f} s of {float(declared):.2f} s")
+        first, last = chunks[0].start, chunks[-1].start
+        if first is None or last is None:
+            return
+        length = last - first + Fraction(len(chunks[-1].samples), self.rate)
+        if declared - length > _SHORT:
+            raise TruncatedMedia(
+                f"{self._name}: {float(length):.2f} s of sound, its header says {float(declared):.2f} s"
+            )
 
-    def _chunk(self, frame: AudioFrame) -> tuple[Fraction, np.ndarray]:
+    def _chunk(self, frame: AudioFrame) -> Chunk:
         if frame.sample_rate != (self.rate or frame.sample_rate):
             raise CorruptMedia(f"{self._name}: the sample rate changes midway")
         self.rate = frame.sample_rate
-        start = Fraction(-1) if frame.pts is None else frame.pts * Fraction(frame.time_base)
-        return start, _mono(frame)
+        start = frame.pts * Fraction(frame.time_base) if frame.pts is not None else None
+        return Chunk(start, _mono(frame))
 
 
 def _sound_track(media: OpenMedia) -> AvAudioStream:
@@ -165,7 +179,7 @@ def _sound_track(media: OpenMedia) -> AvAudioStream:
     return track
 
 
-def _picture_track(media: OpenMedia):
+def _picture_track(media: OpenMedia) -> AvVideoStream | None:
     try:
         return video_track(media)
     except (NoVideoStream, CorruptMedia):
@@ -184,19 +198,21 @@ def _mono(frame: AudioFrame) -> np.ndarray:
     return data.mean(axis=0, dtype=np.float64).astype(np.float32)
 
 
-def _on_clock(chunks: list[tuple[Fraction, np.ndarray]], zero: Fraction, rate: int) -> np.ndarray:
-    """The chunks in one array whose first sample is at `zero`; times of -1 continue where the last chunk ended."""
+def _on_clock(chunks: list[Chunk], zero: Fraction, rate: int) -> np.ndarray:
+    """The chunks in one array whose first sample is heard at `zero`; a chunk without a time follows the one before."""
+    first = chunks[0].start if chunks[0].start is not None else zero
+    origin = at = round((first - zero) * rate)
     pieces: list[np.ndarray] = []
-    at = 0
-    for index, (start, samples) in enumerate(chunks):
-        place = round((start - zero) * rate) if start >= 0 or index == 0 else at
-        if index == 0 or abs(place - at) > _GAP * rate:
-            samples = samples[max(0, at - place) :]
+    for start, samples in chunks:
+        place = at if start is None else round((start - zero) * rate)
+        if abs(place - at) > _GAP * rate:
             pieces.append(np.zeros(max(0, place - at), np.float32))
+            samples = samples[max(0, at - place) :]
             at = max(at, place)
         pieces.append(samples)
         at += len(samples)
-    return np.concatenate(pieces)
+    sound = np.concatenate(pieces)
+    return sound[-origin:] if origin < 0 else np.concatenate([np.zeros(origin, np.float32), sound])
 
 
 def _to_rate(samples: np.ndarray, rate: int) -> np.ndarray:

@@ -17,15 +17,14 @@ from ..core.lock import owned
 from ..core.provenance import environment, now, version
 from ..core.shards import atomic_folder
 from ..core.weights import weights_store
-from ..datasets.audio import find_audio, has_audio
 from ..metrics.base import Metric, Pair, Score, Settings, select
 from ..reports.run import EvaluatedClip, write_run
 from ..tasks.crop import CROP_RULES
-from ..tasks.extract import ClipFile, ExtractRequest, extract_shard, stored
+from ..tasks.extract import ExtractRequest, extract_shard, stored
 from ..tasks.extractor import extractors
 from ..tasks.features import FeatureStore
 from .engine import Engine, default_workers, one_thread_each, run
-from .pairs import Match, match_folders
+from .pairs import Match, MatchedClip, match_folders
 
 SHARD_CLIPS = 4
 REPORT_EXTRACTORS = ("strip",)
@@ -197,7 +196,7 @@ def _body(config: EvalConfig, the_plan: Plan, match: Match, identity: dict[str, 
 
 def extract(config: EvalConfig, the_plan: Plan, match: Match, engine: Engine) -> tuple[dict[str, str], Counters]:
     """Fills the feature cache for both sides; gives the content digest per video and the work done."""
-    files = [_clip_file(path) for path in match.videos()]
+    files = match.files()
     shards = [tuple(files[k : k + SHARD_CLIPS]) for k in range(0, len(files), SHARD_CLIPS)]
     requests = [
         ExtractRequest(shard, the_plan.extractors, config.crop, config.cache, config.device) for shard in shards
@@ -210,15 +209,10 @@ def extract(config: EvalConfig, the_plan: Plan, match: Match, engine: Engine) ->
     return contents, counters
 
 
-def _clip_file(video: Path) -> ClipFile:
-    """The clip with its own sound, or the sound file beside it where the video has none."""
-    beside = find_audio(video)
-    return ClipFile(video, beside if beside is not None and not has_audio(video) else video)
-
-
-def _pair(store: FeatureStore, contents: dict[str, str], clip: Any, names: Sequence[str]) -> Pair:
+def _pair(store: FeatureStore, contents: dict[str, str], clip: MatchedClip, names: Sequence[str]) -> Pair:
     sides = [
-        None if path is None else stored(store, contents[str(path)], names) for path in (clip.generated, clip.real)
+        stored(store, contents[str(item.path)], names) if item and clip.reason is None else None
+        for item in (clip.generated, clip.real)
     ]
     return Pair(clip.clip_id, sides[0], sides[1], clip.reason, clip.message)
 

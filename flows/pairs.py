@@ -13,29 +13,30 @@ from ..core.config import digest
 from ..core.errors import InputError, MediaError
 from ..core.records import file_sha256
 from ..core.registry import did_you_mean
-from ..datasets.audio import find_audio
-from ..datasets.folder import FolderScan, scan_folder
+from ..datasets.audio import has_audio
+from ..datasets.folder import FolderScan, MediaFile, scan_folder
+from ..tasks.extract import ClipFile
 
 
 @dataclass(frozen=True)
 class MatchedClip:
-    """One attempted clip: paths of both sides, or why there is no pair."""
+    """One attempted clip: the files of both sides, or why there is no pair."""
 
     clip_id: str
-    real: Path | None
-    generated: Path | None
+    real: MediaFile | None
+    generated: MediaFile | None
     reason: str | None = None
     message: str = ""
 
     @property
     def real_name(self) -> str | None:
         """File name of the real side."""
-        return self.real.name if self.real else None
+        return self.real.path.name if self.real else None
 
     @property
     def generated_name(self) -> str | None:
         """File name of the generated side."""
-        return self.generated.name if self.generated else None
+        return self.generated.path.name if self.generated else None
 
 
 @dataclass(frozen=True)
@@ -44,18 +45,18 @@ class Match:
 
     clips: list[MatchedClip]
 
-    def videos(self) -> list[Path]:
-        """Files to extract from: both sides of complete pairs, each file once."""
+    def files(self) -> list[ClipFile]:
+        """What to extract from: both sides of complete pairs, each file once."""
         pairs = [clip for clip in self.clips if clip.reason is None]
-        return list(dict.fromkeys(path for clip in pairs for path in (clip.real, clip.generated) if path))
+        return list(dict.fromkeys(clip_file(item) for clip in pairs for item in (clip.real, clip.generated) if item))
 
     def digest(self) -> str:
         """Digest of the names and bytes of everything that is matched, and of the sounds beside it."""
         rows = []
         for clip in self.clips:
-            files = [path for path in (clip.real, clip.generated) if path]
-            files += [sound for path in list(files) if (sound := find_audio(path))]
-            rows.append([clip.clip_id, clip.reason, *(file_sha256(path) for path in files if path.is_file())])
+            items = [item for item in (clip.real, clip.generated) if item]
+            files = [path for item in items for path in (item.path, item.audio_path) if path and path.is_file()]
+            rows.append([clip.clip_id, clip.reason, *(file_sha256(path) for path in files)])
         return digest(rows)
 
     def counts(self) -> dict[str, int]:
@@ -66,6 +67,17 @@ class Match:
             "unmatched_real": sum(clip.reason == "unmatched_real" for clip in self.clips),
             "unmatched_generated": sum(clip.reason == "unmatched_generated" for clip in self.clips),
         }
+
+
+def clip_file(item: MediaFile) -> ClipFile:
+    """The clip with its own sound, or with the sound file beside it where the video has none."""
+    if item.audio_path is None:
+        return ClipFile(item.path, item.path)
+    try:
+        inside = has_audio(item.path)
+    except MediaError:  # the pass meets the same error and stores it as the clip's reason
+        inside = True
+    return ClipFile(item.path, item.path if inside else item.audio_path)
 
 
 def match_folders(real: Path, generated: Path, manifest: Path | None = None) -> Match:
@@ -79,7 +91,7 @@ def match_folders(real: Path, generated: Path, manifest: Path | None = None) -> 
         InputError: a folder or the manifest cannot be used, or no stem is in both folders.
     """
     sides = scan_folder(real), scan_folder(generated)
-    real_files, generated_files = ({item.stem: item.path for item in scan.files} for scan in sides)
+    real_files, generated_files = ({item.stem: item for item in scan.files} for scan in sides)
     problems = _problems(*sides)
     stems = read_manifest(manifest) if manifest else [*real_files, *generated_files, *problems]
     if not {*real_files} & {*generated_files} & {*stems}:
@@ -96,7 +108,7 @@ def _problems(real: FolderScan, generated: FolderScan) -> dict[str, tuple[str, s
 
 
 def _clip(
-    stem: str, real: dict[str, Path], generated: dict[str, Path], problems: dict[str, tuple[str, str]]
+    stem: str, real: dict[str, MediaFile], generated: dict[str, MediaFile], problems: dict[str, tuple[str, str]]
 ) -> MatchedClip:
     one, other = real.get(stem), generated.get(stem)
     if one and other:

@@ -31,12 +31,13 @@ MIN_CLIPS = 2
 LEVELS = (0.025, 0.5, 0.975)
 # Numbers drawn at once for a bootstrap of means: bounds its memory to some 30 MB.
 DRAWN_AT_ONCE = 4_000_000
-# Up to this many rows a dimension, a replicate is the SVD of a Gram matrix; beyond, moments are smaller.
-GRAM_ROWS_PER_DIM = 2
+# Up to this many rows a dimension, a replicate is the SVD of a Gram matrix; beyond, the D x D moments are smaller
+# (a draw with replacement holds 63% of the clips, so that is where the distinct rows reach D).
+GRAM_ROWS_PER_DIM = 1.6
 # Second moments of single clips are kept when they take no more bytes than this a side.
 MOMENTS_BYTES = 256 * 2**20
 # Above the first count of multiplications in all, replicates are cut down, but to no fewer than the second number.
-WORK, FEWEST = 2e12, 50
+WORK, FEWEST = 1e12, 50
 
 
 def bootstrap_mean(values: Sequence[float] | np.ndarray, *, n: int = 1000, seed: int = 0) -> Interval | None:
@@ -176,7 +177,7 @@ def _engine(real: _Side, generated: _Side) -> Engine:
 def _affordable(n: int, real: _Side, generated: _Side) -> int:
     """Replicates within the bound on work, counting multiplications of one."""
     if _uses_gram(real, generated):
-        one = 4.0 * min(len(real.rows), len(generated.rows)) ** 2 * max(len(real.rows), len(generated.rows)) / 4
+        one = float(min(len(real.rows), len(generated.rows)) ** 2 * max(len(real.rows), len(generated.rows)))
     else:
         one = (len(real.rows) + len(generated.rows)) * real.dim**2 + 8.0 * real.dim**3
     return min(n, max(FEWEST, int(WORK / one)))
@@ -185,8 +186,8 @@ def _affordable(n: int, real: _Side, generated: _Side) -> int:
 def _gram_engine(real: _Side, generated: _Side) -> Engine:
     """Replicates from the inner products X Y^T of all rows.
 
-    Rows x_i of weight w_i have the root sqrt(w_i / (n - 1)) (x_i - mean), so the matrix whose singular values are wanted
-    is (x_i - mean_x) (y_j - mean_y)^T between those factors: the products of the drawn rows, centred by weighted means.
+    Rows x_i of weight w_i have the root sqrt(w_i / (n - 1)) (x_i - mean), so the singular values wanted are those of
+    (x_i - mean_x) (y_j - mean_y)^T between such factors: the drawn rows' products, centred by weighted means.
     """
     products = real.rows @ generated.rows.T
 

@@ -158,6 +158,10 @@ class I3D(nn.Module):
             TooShort: T < 9.
         """
         _check(x)
+        with _full_float32():
+            return self._logits(x)
+
+    def _logits(self, x: torch.Tensor) -> torch.Tensor:
         x = self.Conv3d_1a_7x7(x.contiguous(memory_format=torch.channels_last_3d))
         x = self.Conv3d_2b_1x1(max_pool(x, (1, 3, 3), (1, 2, 2)))
         x = max_pool(self.Conv3d_2c_3x3(x), (1, 3, 3), (1, 2, 2))
@@ -168,7 +172,7 @@ class I3D(nn.Module):
 
     @torch.inference_mode()
     def window_logits(self, windows: np.ndarray | torch.Tensor, *, batch: int | None = None) -> np.ndarray:
-        """Logits of many windows, `batch` at a time, on the device that holds the network, in full float32.
+        """Logits of many windows, `batch` at a time, on the device that holds the network.
 
         Args:
             windows: (B, 3, T, 224, 224) in [-1, 1].
@@ -179,14 +183,37 @@ class I3D(nn.Module):
         """
         device = self.Conv3d_1a_7x7.weight.device
         parts = torch.as_tensor(windows).split(batch or (1 if device.type == "cpu" else 8))
-        with _full_float32():
-            rows = [self(part.to(device, torch.float32)).cpu() for part in parts]
-        return torch.cat(rows).numpy()
+        return torch.cat([self(part.to(device, torch.float32)).cpu() for part in parts]).numpy()
 
 
 def _full_float32() -> AbstractContextManager[None]:
     """cuDNN without TF32, whose 10-bit mantissa moves the logits in the third digit. No effect on CPU."""
     return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+
+
+def prepare_frames(frames: np.ndarray) -> torch.Tensor:
+    """Frames as FVD implementations give them to the network: shorter side to 224 by bilinear interpolation without
+    antialiasing (longer side rounded up), centre crop, [0, 255] to [-1, 1].
+
+    Args:
+        frames: uint8 (N, H, W, 3) RGB.
+
+    Returns:
+        float32 (N, 3, 224, 224).
+
+    Raises:
+        InputError: another type or shape.
+    """
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:
+        raise InputError(f"frames are uint8 (N, H, W, 3), not {frames.dtype} {frames.shape}")
+    height, width = frames.shape[1:3]
+    shorter = min(height, width)
+    # In whole numbers: the ceiling of a float product would make some squares 225 wide.
+    size = (-(-height * SIZE // shorter), -(-width * SIZE // shorter))
+    x = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 255
+    x = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+    top, left = (size[0] - SIZE) // 2, (size[1] - SIZE) // 2
+    return (x[:, :, top : top + SIZE, left : left + SIZE] * 2 - 1).contiguous()
 
 
 def _unit_state(flax: dict[str, torch.Tensor], path: str) -> tuple[torch.Tensor, torch.Tensor]:

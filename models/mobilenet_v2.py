@@ -62,7 +62,7 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """(B, 3, 224, 224) normalised RGB (see `prepare`) to (B, 1000) ImageNet logits."""
+    """(B, 3, 224, 224) normalised RGB (see `prepare_frames`) to (B, 1000) ImageNet logits."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class MobileNetV2(nn.Module):
         return self.classifier(self.features_1280(x))
 
 
-def prepare(pictures: np.ndarray) -> torch.Tensor:
+def prepare_frames(pictures: np.ndarray) -> torch.Tensor:
     """Pictures as the network wants them: shorter side to 224 (antialiased bilinear), centre crop, normalised.
 
     Args:

@@ -11,7 +11,7 @@ import torch
 from talkforge.core.errors import InputError, WeightsError, WeightsMissing
 from talkforge.core.weights import weights_store
 from talkforge.models.loading import load_strict
-from talkforge.models.mobilenet_v2 import MEAN, STD, WEIGHTS, MobileNetV2, load_mobilenet_v2, prepare
+from talkforge.models.mobilenet_v2 import MEAN, STD, WEIGHTS, MobileNetV2, load_mobilenet_v2, prepare_frames
 from torch.nn import functional as F
 
 # torchvision's library of compiled operators does not load beside every build of torch, and then its Python files fail
@@ -58,7 +58,7 @@ def photograph(name: str) -> np.ndarray:
 
 def best(network: MobileNetV2, name: str, n: int) -> list[int]:
     with torch.inference_mode():
-        return network(prepare(photograph(name)))[0].topk(n).indices.tolist()
+        return network(prepare_frames(photograph(name)))[0].topk(n).indices.tolist()
 
 
 def test_logits_equal_torchvisions(network: MobileNetV2, tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_rocket_on_its_pad_is_among_the_first_five(network: MobileNetV2) -> No
 
 
 def test_features_feed_the_classifier(network: MobileNetV2) -> None:
-    x = prepare(photograph("coffee"))
+    x = prepare_frames(photograph("coffee"))
     with torch.inference_mode():
         features = network.features_1280(x)
         again = F.linear(features, network.classifier[1].weight, network.classifier[1].bias)
@@ -98,7 +98,7 @@ def test_features_feed_the_classifier(network: MobileNetV2) -> None:
 def test_prepare_keeps_the_middle_and_normalises() -> None:
     picture = np.zeros((1, 224, 448, 3), np.uint8)
     picture[:, :, 112:336] = (255, 0, 51)
-    prepared = prepare(picture)
+    prepared = prepare_frames(picture)
     wanted = (torch.tensor([1.0, 0.0, 0.2]) - torch.tensor(MEAN)) / torch.tensor(STD)
     assert prepared.shape == (1, 3, 224, 224)
     assert torch.allclose(prepared, wanted.view(1, 3, 1, 1).expand_as(prepared), atol=1e-6)
@@ -106,7 +106,7 @@ def test_prepare_keeps_the_middle_and_normalises() -> None:
 
 @pytest.mark.parametrize("size", [(480, 360), (225, 1000), (64, 64), (33, 17)])
 def test_prepare_gives_the_network_its_size(size: tuple[int, int]) -> None:
-    assert prepare(np.zeros((2, *size, 3), np.uint8)).shape == (2, 3, 224, 224)
+    assert prepare_frames(np.zeros((2, *size, 3), np.uint8)).shape == (2, 3, 224, 224)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_prepare_gives_the_network_its_size(size: tuple[int, int]) -> None:
 )
 def test_prepare_refuses_what_is_no_batch_of_pictures(pictures: np.ndarray) -> None:
     with pytest.raises(InputError, match="uint8"):
-        prepare(pictures)
+        prepare_frames(pictures)
 
 
 def test_integer_input_is_refused() -> None:

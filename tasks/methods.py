@@ -1,0 +1,123 @@
+"""What a generation method is, and the three that are built in.
+
+A method turns one test item (portrait, sound, where there is one the real clip) into one video. Built-in methods need
+no weights beyond the face landmarker: `copy` bounds a score from above, `still` from below, `warp` stands between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..core.counters import Counters
+from ..core.errors import InputError, NotMedia
+from ..core.registry import Registry
+from ..datasets.audio import SAMPLES_PER_FRAME, read_audio
+from ..datasets.encode import VideoWriter, reencode_clip
+from ..datasets.video import FPS, open_video, probe
+
+
+@dataclass(frozen=True)
+class TestItem:
+    """What one video is generated from.
+
+    Attributes:
+        id: stem of the output file.
+        portrait: image, or a clip whose first frame is taken.
+        audio: sound file or a clip with sound.
+        video: the real clip, where there is one.
+        emotion: name, where the method takes one.
+    """
+
+    __test__ = False
+
+    id: str
+    portrait: Path
+    audio: Path
+    video: Path | None = None
+    emotion: str | None = None
+
+
+@dataclass(frozen=True)
+class Method:
+    """Declaration of a generation method.
+
+    Attributes:
+        id: its name.
+        version: raised whenever the same item would give another video.
+        what: one line for listings.
+        target: "module:function" of a `Generate`: writes the item's video; a typed error is a failed item.
+    """
+
+    id: str
+    version: int
+    what: str
+    target: str
+
+
+methods: Registry[Method] = Registry("method")
+methods.discover("talkforge.tasks", "METHODS", key=lambda method: method.id)
+
+Generate = Callable[[TestItem, Path], None]
+
+
+def read_portrait(path: Path) -> np.ndarray:
+    """The portrait as uint8 (H, W, 3) RGB with even sides: an image, or the first frame of a clip.
+
+    Raises:
+        NotMedia: neither an image nor a clip.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            frame = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except UnidentifiedImageError:
+        with open_video(path) as frames:
+            frame = next(iter(frames))[1]
+    except OSError as error:
+        raise NotMedia(f"cannot read the portrait {path.name}: {error}") from error
+    height, width = frame.shape[0] // 2 * 2, frame.shape[1] // 2 * 2
+    if min(height, width) < 2:
+        raise InputError(f"the portrait {path.name} is {frame.shape[1]}x{frame.shape[0]} pixels")
+    return np.ascontiguousarray(frame[:height, :width])
+
+
+def read_sound(item: TestItem) -> tuple[np.ndarray, int]:
+    """The item's sound, float32 (S,) at 16 kHz, and how many frames its video has.
+
+    The video is as long as the sound, and no longer than the real clip.
+    """
+    samples = read_audio(item.audio)
+    frames = len(samples) // SAMPLES_PER_FRAME
+    if item.video is not None:
+        seconds = probe(item.video).duration_s
+        frames = frames if seconds is None else min(frames, round(seconds * FPS))
+    if frames == 0:
+        raise InputError(f"the sound {item.audio.name} is shorter than one frame")
+    return samples, frames
+
+
+def copy(item: TestItem, out: Path) -> None:
+    """The real clip re-encoded (H.264, crf 23): what a perfect method would give, up to compression."""
+    if item.video is None:
+        raise InputError(f"{item.id}: method copy needs the real clip", hint="give --portrait a video, or use --real")
+    reencode_clip(item.video, out, crf=23, counters=Counters())
+
+
+def still(item: TestItem, out: Path) -> None:
+    """The portrait without any movement, with the sound: what a method that does nothing gives."""
+    frame = read_portrait(item.portrait)
+    samples, count = read_sound(item)
+    with VideoWriter(out, frame.shape[1], frame.shape[0], audio=samples) as writer:
+        for _ in range(count):
+            writer.write(frame)
+
+
+METHODS = (
+    Method("copy", 1, "the real clip re-encoded: an upper bound", "talkforge.tasks.methods:copy"),
+    Method("still", 1, "the portrait held still, with the sound: a lower bound", "talkforge.tasks.methods:still"),
+)
