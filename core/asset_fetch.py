@@ -18,7 +18,7 @@ from .assets import ArchiveMember, ArchiveSource, AssetSpec, JoinedSource, Local
 from .errors import WeightsCorrupt, WeightsError, WeightsMissing
 from .index import IndexSettings, PackageIndex
 from .shards import TEMP_PREFIX, atomic_path
-from .transfer import Download, Offline, Unreachable, http_client
+from .transfer import Download, Offline, Unreachable, ca_file, http_client
 
 LOCAL_ENV = "TALKFORGE_WEIGHTS_LOCAL"
 
@@ -62,7 +62,8 @@ class Fetcher:
     @cached_property
     def client(self) -> httpx.Client:
         """One client for the batch. Never asked for offline."""
-        return self._stack.enter_context(http_client(self.settings.cert))
+        # pip's files are only asked when the environment names no bundle: asking takes a process.
+        return self._stack.enter_context(http_client(None if ca_file() else self.settings.cert))
 
     @cached_property
     def index(self) -> PackageIndex:

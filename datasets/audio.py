@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import wave
 from collections.abc import Iterator
 from fractions import Fraction
@@ -15,9 +14,11 @@ import numpy as np
 import soxr
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream as AvAudioStream
+from av.packet import Packet
 from av.video.stream import VideoStream as AvVideoStream
 
 from ..core.errors import CorruptMedia, NoAudioTrack, NotMedia, NoVideoStream, TruncatedMedia
+from ..core.shards import atomic_path
 from .containers import AUDIO_SUFFIXES, STILL_IMAGES, printable
 from .demux import OpenMedia, error_text, open_media, video_track
 
@@ -99,20 +100,10 @@ def is_silent(samples: np.ndarray, threshold_db: float = -60.0) -> bool:
 
 def write_wav(path: str | os.PathLike[str], samples: np.ndarray) -> None:
     """Writes (S,) in [-1, 1] as 16 kHz mono 16-bit PCM; the file appears whole or not at all."""
-    path = Path(path)
     pcm = np.clip(np.round(np.asarray(samples, np.float64) * 32768), -32768, 32767).astype("<i2")
-    fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=".talkforge-", suffix=".wav")
-    try:
-        with os.fdopen(fd, "wb") as handle:
-            with wave.open(handle, "wb") as out:
-                out.setparams((1, 2, SAMPLE_RATE, len(pcm), "NONE", ""))
-                out.writeframes(pcm.tobytes())
-            handle.flush()
-            os.fsync(handle.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with atomic_path(Path(path)) as temporary, wave.open(str(temporary), "wb") as out:
+        out.setparams((1, 2, SAMPLE_RATE, len(pcm), "NONE", ""))
+        out.writeframes(pcm.tobytes())
 
 
 class Chunk(NamedTuple):
@@ -140,9 +131,7 @@ class _SoundReader:
                 if packet.stream.index == self._track.index:
                     yield from map(self._chunk, packet.decode())
                 elif self.first_picture is None:
-                    self.first_picture = next(
-                        (f.pts * Fraction(f.time_base) for f in packet.decode() if f.pts is not None), None
-                    )
+                    self.first_picture = _picture_time(packet)
         except (av.error.FFmpegError, ValueError) as error:
             raise CorruptMedia(f"{self._name}: the sound is damaged: {error_text(error)}") from error
 
@@ -166,6 +155,16 @@ class _SoundReader:
         self.rate = frame.sample_rate
         start = frame.pts * Fraction(frame.time_base) if frame.pts is not None else None
         return Chunk(start, _mono(frame))
+
+
+def _picture_time(packet: Packet) -> Fraction | None:
+    """Time of the first picture that this packet brings out."""
+    try:
+        frames = packet.decode()
+    except (av.error.FFmpegError, ValueError):
+        # The picture's damage is reported by who reads the picture; its time is on the next packet that decodes.
+        return None
+    return next((frame.pts * Fraction(frame.time_base) for frame in frames if frame.pts is not None), None)
 
 
 def _sound_track(media: OpenMedia) -> AvAudioStream:

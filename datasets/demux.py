@@ -25,6 +25,8 @@ from .containers import AUDIO_ONLY, STILL_IMAGES, open_regular, printable, sniff
 from .source import VideoInfo
 
 _BUFFER = 1 << 16
+# For a demuxer which opens files without asking `io_open`: no protocol has this name.
+_NO_PROTOCOL = {"protocol_whitelist": "none"}
 # Formats whose header tells the length of each track, and those where it tells that of the file.
 TRACK_LENGTH = frozenset({"mov", "avi"})
 FILE_LENGTH = frozenset({"matroska", "flv", "asf"})
@@ -128,10 +130,20 @@ def _open_container(handle: BinaryIO, kind: str, path: str | os.PathLike[str]) -
         raise PlaylistRefused(f"{printable(path)} asks for a further file, {url!r}")
 
     try:
-        return av.open(handle, "r", format=kind, io_open=refuse, buffer_size=_BUFFER, metadata_errors="replace")
+        return av.open(
+            handle,
+            "r",
+            format=kind,
+            io_open=refuse,
+            container_options=_NO_PROTOCOL,
+            buffer_size=_BUFFER,
+            metadata_errors="replace",
+        )
     except (av.error.FFmpegError, ValueError) as error:
         if kind == "mov" and (mp4_boxes.missing_bytes(handle) or not mp4_boxes.has_index(handle)):
             raise TruncatedMedia(f"{printable(path)} ends before its index (moov box) does") from error
+        if isinstance(error, EOFError):
+            raise TruncatedMedia(f"{printable(path)} ends inside its header") from error
         raise CorruptMedia(f"{printable(path)} cannot be opened as {kind}: {error_text(error)}") from error
 
 

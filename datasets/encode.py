@@ -6,13 +6,15 @@ A file appears under its name only when it is whole. The same frames and sound g
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Iterator
+import sys
+from contextlib import ExitStack, suppress
 from fractions import Fraction
 from pathlib import Path
+from types import TracebackType
 from typing import Self
 
 import av
+import av.error
 import numpy as np
 from av.audio.frame import AudioFrame
 from av.video.frame import VideoFrame
@@ -20,6 +22,7 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 
 from ..core.counters import Counters
 from ..core.errors import ConfigError, InputError, NoAudioTrack, TooShort
+from ..core.shards import atomic_path
 from .audio import SAMPLE_RATE, SAMPLES_PER_FRAME, find_audio, read_audio
 from .containers import printable
 from .video import FPS, open_video, resample
@@ -81,17 +84,17 @@ class VideoWriter:
             raise InputError(f"the folder of {printable(self.path)} does not exist")
         # Absolute, so that no folder name is taken for a protocol; by name, because moving the index to the front
         # makes the muxer open its own output a second time.
-        fd, name = tempfile.mkstemp(dir=self.path.parent.absolute(), prefix=".talkforge-", suffix=".mp4")
-        os.close(fd)
-        self._temporary = Path(name)
+        self._target = ExitStack()
+        temporary = self._target.enter_context(atomic_path(self.path.absolute()))
         try:
-            self._open(name, crf, preset, audio_bitrate)
+            self._open(str(temporary), crf, preset, audio_bitrate)
         except BaseException:
-            self._discard()
+            self._target.__exit__(*sys.exc_info())
             raise
 
     def _open(self, name: str, crf: int, preset: str, audio_bitrate: int) -> None:
         options = {"movflags": "+faststart", "fflags": "+bitexact"}
+        self._open_container = True
         self._container = av.open(name, "w", format="mp4", options=options)
         self._video = self._container.add_stream("libx264", rate=self._fps)
         self._video.width, self._video.height = self._shape[1], self._shape[0]
@@ -127,29 +130,44 @@ class VideoWriter:
         self._send_sound()
 
     def close(self) -> None:
-        """Finishes the file and gives it its name."""
+        """Finishes the file and gives it its name. Harmless when repeated."""
         try:
-            if not self.frames_written:
-                raise TooShort(f"no frame for {printable(self.path)}")
-            self._container.mux(self._video.encode(None))
-            if self._sound is not None:
-                self._container.mux(self._sound.encode(None))
-            self._container.close()
-            with self._temporary.open("rb") as handle:
-                os.fsync(handle.fileno())
-            self._temporary.replace(self.path)
+            if self._open_container:
+                self._finish()
         except BaseException:
-            self._discard()
+            self._discard(*sys.exc_info())
             raise
+        self._target.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
+    def __exit__(
+        self, exc_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         if exc_type is None:
             self.close()
         else:
-            self._discard()
+            self._discard(exc_type, error, traceback)
+
+    def _finish(self) -> None:
+        if not self.frames_written:
+            raise TooShort(f"no frame for {printable(self.path)}")
+        self._container.mux(self._video.encode(None))
+        if self._sound is not None:
+            self._container.mux(self._sound.encode(None))
+        self._open_container = False
+        self._container.close()
+
+    def _discard(
+        self, exc_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Closes without a result; what went wrong first is what counts."""
+        if self._open_container:
+            self._open_container = False
+            with suppress(av.error.FFmpegError, OSError, ValueError):
+                self._container.close()
+        self._target.__exit__(exc_type, error, traceback)
 
     def _send_sound(self) -> None:
         """Sound up to the end of the last frame, so that both tracks stay interleaved."""
@@ -163,14 +181,6 @@ class VideoWriter:
         frame.sample_rate, frame.pts, frame.time_base = SAMPLE_RATE, self._samples_sent, Fraction(1, SAMPLE_RATE)
         self._container.mux(self._sound.encode(frame))
         self._samples_sent = until
-
-    def _discard(self) -> None:
-        container = getattr(self, "_container", None)
-        try:
-            if container is not None:
-                container.close()
-        finally:
-            self._temporary.unlink(missing_ok=True)
 
 
 def reencode_clip(
@@ -198,30 +208,39 @@ def reencode_clip(
     Raises:
         TooShort: the piece holds no frame. All of `open_video`, `read_audio` and `VideoWriter`.
     """
-    first = round((start_s or 0) * FPS)
-    last = None if end_s is None else round(end_s * FPS)
+    first, last = _slots(start_s, end_s)
     audio = _sound_of(src)
     audio = None if audio is None else audio[first * SAMPLES_PER_FRAME :]
     with open_video(src, counters=counters) as stream:
         width, height = size or (stream.info.width // 2 * 2, stream.info.height // 2 * 2)
+        fit = Scaler(width, height) if size else None
         with VideoWriter(dst, width, height, audio=audio, crf=crf) as out:
-            for frame in _piece(resample(stream), first, last):
-                out.write(scale(frame, width, height) if size else frame[:height, :width])
+            for index, _, frame in resample(stream):
+                if last is not None and index >= last:
+                    break
+                if index >= first:
+                    out.write(fit(frame) if fit else frame[:height, :width])
         return out.frames_written
 
 
-def scale(frame: np.ndarray, width: int, height: int) -> np.ndarray:
-    """uint8 RGB (H, W, 3) scaled to (height, width, 3) by area averaging."""
-    source = VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-    return source.reformat(width=width, height=height, interpolation=Interpolation.AREA, threads=1).to_ndarray()
+class Scaler:
+    """Scales uint8 RGB (H, W, 3) to (height, width, 3) by area averaging; one scaler is kept between calls."""
+
+    def __init__(self, width: int, height: int) -> None:
+        self._size = (width, height)
+        self._scaler = VideoReformatter()
+
+    def __call__(self, frame: np.ndarray) -> np.ndarray:
+        source = VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+        scaled = self._scaler.reformat(source, *self._size, interpolation=Interpolation.AREA, threads=1)
+        return np.ascontiguousarray(scaled.to_ndarray())
 
 
-def _piece(slots: Iterator[tuple[int, float, np.ndarray]], first: int, last: int | None) -> Iterator[np.ndarray]:
-    for index, _, frame in slots:
-        if last is not None and index >= last:
-            return
-        if index >= first:
-            yield frame
+def _slots(start_s: float | None, end_s: float | None) -> tuple[int, int | None]:
+    first, last = round((start_s or 0) * FPS), None if end_s is None else round(end_s * FPS)
+    if first < 0 or (last is not None and last <= first):
+        raise ConfigError(f"no frame from {start_s} s to {end_s} s")
+    return first, last
 
 
 def _sound_of(src: str | os.PathLike[str]) -> np.ndarray | None:

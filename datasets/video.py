@@ -21,7 +21,7 @@ from typing import Self
 import numpy as np
 
 from ..core.counters import Counters
-from ..core.errors import ConfigError, EmptyVideo
+from ..core.errors import ConfigError, CorruptMedia, EmptyVideo
 from .containers import printable
 from .demux import describe, open_media
 from .pyav_backend import open_source
@@ -36,6 +36,8 @@ __all__ = ["FPS", "VideoInfo", "VideoStream", "open_video", "probe", "resample"]
 _MAX_TIME_BASE = 1_000_000
 # Intervals that differ by less are one frame rate, written with coarse time stamps (Matroska: 1 ms).
 _JITTER = Fraction(2, 1000)
+# Time stamps that go back by less are put right; by more, two recordings were joined, and their order in time is a guess.
+_BACK_JUMP = Fraction(1, 2)
 
 
 def probe(path: str | os.PathLike[str]) -> VideoInfo:
@@ -143,6 +145,8 @@ class VideoStream:
     def _after_last(self, pts: Fraction) -> Fraction:
         if pts > self.pts:
             return pts
+        if self.pts - pts > _BACK_JUMP:
+            raise CorruptMedia(f"{printable(self.info.path)}: the clock jumps back at frame {self.frames_decoded}")
         self.repairs["non_monotonic_pts"] += 1
         return self.pts + Fraction(1, _MAX_TIME_BASE)
 

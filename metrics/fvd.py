@@ -12,6 +12,7 @@ import numpy as np
 
 from ..core.errors import InputError, TooShort
 from ..core.registry import resolve
+from .base import FrechetMetric, MetricSpec
 from .frechet import frechet_distance
 
 WINDOW = 16
@@ -88,3 +89,31 @@ def _logits(forward: Callable[[np.ndarray], np.ndarray], windows: list[np.ndarra
     at_once = max(1, FRAMES_AT_ONCE // len(windows[0]))
     parts = [windows[start : start + at_once] for start in range(0, len(windows), at_once)]
     return np.concatenate([forward(preprocess(np.stack(part))) for part in parts])
+
+
+def _declare(variant: str, title: str, frames: str, *, default: bool) -> FrechetMetric:
+    """The declaration of one frame rule; both share the network and the distance."""
+    extractor = f"i3d-k400-{variant}"
+    return FrechetMetric(
+        spec=MetricSpec(
+            id=f"fvd:{extractor}",
+            title=title,
+            unit="",
+            higher_is_better=False,
+            what="How far the generated clips' look and movement are from the real clips', in I3D logits.",
+            formula="|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)) over 400 Kinetics logits of I3D",
+            source="Unterthiner et al. 2019; network: Carreira & Zisserman 2017, Kinetics-400 weights",
+            generated=(extractor,),
+            real=(extractor,),
+            comparable_with_papers=True,
+            why="network, logits and resize of the original; compare only equal crops, frame rules and sample sizes",
+            protocol={"network": "i3d-k400", "features": "400 logits", "frames": frames, "resize": "224, bilinear"},
+            default=default,
+        ),
+        column="logits",
+    )
+
+
+FVD_16F = _declare("16f", "FVD (16 frames)", "non-overlapping windows of 16 frames at 25 fps", default=True)
+FVD_FULL = _declare("full", "FVD (whole clips)", "each clip whole, 9 to 512 frames at 25 fps", default=False)
+METRICS = (FVD_16F, FVD_FULL)

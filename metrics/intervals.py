@@ -22,7 +22,7 @@ import numpy as np
 from scipy.linalg import svdvals
 
 from ..core.errors import InputError
-from .frechet import Summary, as_rows, frechet_distance, root_of_scatter, summary_distance, without_round_off
+from .frechet import Summary, as_rows, frechet_distance, root_of_scatter, summary_distance
 
 T = TypeVar("T")
 Interval = tuple[float, float]
@@ -128,10 +128,9 @@ def frechet_bootstrap(
     if len(real_groups) < MIN_CLIPS:
         return None
     real, generated = _sides(real_groups, gen_groups)
-    engine = _engine(real, generated)
+    estimate, engine = frechet_distance(real.rows, generated.rows), _engine(real, generated)
     draws = _draws(len(real_groups), _affordable(n, real, generated), seed)
-    replicates = [engine(np.bincount(drawn, minlength=len(real_groups))) for drawn in draws]
-    return _recentre(frechet_distance(real.rows, generated.rows), replicates)
+    return _recentre(estimate, [engine(np.bincount(drawn, minlength=len(real_groups))) for drawn in draws])
 
 
 @dataclass(frozen=True)
@@ -197,8 +196,9 @@ def _gram_engine(real: _Side, generated: _Side) -> Engine:
         across, down = block @ y.weights / y.n, x.weights @ block / x.n
         block = block - across[:, None] - down[None, :] + x.weights @ across / x.n
         block *= np.sqrt(x.weights / (x.n - 1))[:, None] * np.sqrt(y.weights / (y.n - 1))[None, :]
-        scale = float(np.sum((x.mean - y.mean) ** 2)) + x.variance + y.variance
-        return without_round_off(scale - 2.0 * float(svdvals(block).sum()), scale)
+        gap = float(np.sum((x.mean - y.mean) ** 2))
+        # Rounding here goes with the rows' distance from the origin, even where the drawn rows are all the same.
+        return max(0.0, gap + x.variance + y.variance - 2.0 * float(svdvals(block).sum()))
 
     return distance
 
@@ -219,8 +219,8 @@ class _Drawn:
         weights = counts[side.clip[rows]].astype(np.float64)
         n, values = float(weights.sum()), side.rows[rows]
         mean = weights @ values / n
-        squares = weights @ np.einsum("nd,nd->n", values, values)
-        return cls(rows, weights, n, mean, float(squares - n * (mean @ mean)) / (n - 1))
+        spread = np.sum((values - mean) ** 2, axis=1)
+        return cls(rows, weights, n, mean, float(weights @ spread) / (n - 1))
 
 
 def _moments(side: _Side) -> Callable[[np.ndarray], Summary]:

@@ -19,7 +19,8 @@ NO_REASON = "no reason was recorded"
 class MetricCell:
     """A printable number.
 
-    `sort` is the number itself for ordering (None: missing, ordered last); `reason` is set exactly when it is missing.
+    `sort` is the number itself for ordering (None: missing, ordered last). `reason` is set exactly when it is missing;
+    `hint` is then the way out, where there is one.
     """
 
     text: str
@@ -27,8 +28,14 @@ class MetricCell:
     count: str | None = None
     complete: bool = True
     reason: str | None = None
+    hint: str | None = None
     sort: float | None = None
     best: bool = False
+
+    @property
+    def explanation(self) -> str | None:
+        """Reason and hint in one line; None for a number."""
+        return f"{self.reason}: {self.hint}" if self.reason and self.hint else self.reason
 
 
 def metric_cell(result: Mapping[str, Any]) -> MetricCell:
@@ -37,7 +44,7 @@ def metric_cell(result: Mapping[str, Any]) -> MetricCell:
     count = f"{result['n_scored']}/{result['n_attempted']}"
     complete = result["n_scored"] == result["n_attempted"]
     if not is_number(value):
-        return MetricCell(MISSING, None, count, complete, _reason(result))
+        return MetricCell(MISSING, None, count, complete, _reason(result), result.get("hint"))
     interval = format_interval(ci)
     return MetricCell(
         format_value(value, ci, result["unit"]),
@@ -49,10 +56,8 @@ def metric_cell(result: Mapping[str, Any]) -> MetricCell:
 
 
 def _reason(result: Mapping[str, Any]) -> str:
-    """Why there is no number and, where the results say it (`hint`), the way out."""
-    value, hint = result["value"], result.get("hint")
-    reason = result["reason"] or (NO_REASON if value is None else f"the value is not finite ({value})")
-    return f"{reason}: {hint}" if hint else reason
+    value = result["value"]
+    return result["reason"] or (NO_REASON if value is None else f"the value is not finite ({value})")
 
 
 def reference_text(result: Mapping[str, Any]) -> str:

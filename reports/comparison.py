@@ -6,6 +6,7 @@ differ among the runs leaves the overview and gets a separate table for each pro
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -47,6 +48,15 @@ class MetricTable:
     ticks: list[tuple[float, str]]
     protocol: list[tuple[str, str]]
     weights: list[tuple[str, str]]
+
+    @property
+    def missing(self) -> list[tuple[str, str]]:
+        """Why numbers are absent: (reason and way out, methods), each reason once."""
+        reasons: dict[str, list[str]] = defaultdict(list)
+        for row in self.rows:
+            if row.cell.explanation:
+                reasons[row.cell.explanation].append(row.method)
+        return [(reason, ", ".join(methods)) for reason, methods in reasons.items()]
 
     def cell(self, method: str) -> MetricCell:
         """The method's number, or the reason why it has none here."""

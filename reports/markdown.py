@@ -98,7 +98,7 @@ def _metric_line(row: MetricRow) -> list[str]:
     return [
         f"{escape(row.view.title)} {row.arrow}",
         code(row.metric_id),
-        f"{MISSING} {escape(row.cell.reason or '')}" if missing else f"**{escape(row.cell.text)}**",
+        f"{MISSING} {escape(row.cell.explanation or '')}" if missing else f"**{escape(row.cell.text)}**",
         escape(row.cell.interval or MISSING),
         row.cell.count or MISSING,
         escape(row.reference),

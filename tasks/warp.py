@@ -23,7 +23,7 @@ from .faces import EYE_CORNERS, Face, Landmarker
 from .methods import Method, TestItem, read_portrait, read_sound
 
 RANGE_DB = 30.0  # loudness range that opens the mouth from closed to full
-FULL_OPENING = 0.22  # of the outer eye distance
+FULL_OPENING = 0.18  # of the outer eye distance
 GRID = 8  # pixels between points where the spline is evaluated
 DARKENING = 0.55  # how much of the light the open mouth loses
 
@@ -44,7 +44,7 @@ METHODS = (
 
 
 def opening_curve(samples: np.ndarray, frames: int) -> np.ndarray:
-    """How far the mouth is open in each frame, 0..1, float64 (frames,): level over the upper 30 dB, smoothed.
+    """How far the mouth is open in each frame, 0..1, float64 (frames,): level over the upper 30 dB, squared, smoothed.
 
     Args:
         samples: float32 (S,) at 16 kHz.
@@ -54,7 +54,7 @@ def opening_curve(samples: np.ndarray, frames: int) -> np.ndarray:
     if levels.max() <= -60.0:  # silence keeps the mouth shut
         return np.zeros(frames)
     share = np.clip((levels - levels.max() + RANGE_DB) / RANGE_DB, 0.0, 1.0)
-    return np.convolve(np.pad(share, 1, mode="edge"), [0.25, 0.5, 0.25], mode="valid")
+    return np.convolve(np.pad(share**2, 1, mode="edge"), [0.25, 0.5, 0.25], mode="valid")
 
 
 @dataclass(frozen=True)

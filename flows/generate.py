@@ -1,0 +1,137 @@
+"""The generation flow: a method over test items, each video whole or absent, finished ones kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..core.config import Config, digest, read_yaml, validate
+from ..core.errors import InputError, TalkForgeError, WeightsError
+from ..core.lock import owned
+from ..core.records import file_sha256
+from ..core.registry import resolve
+from ..core.shards import write_json
+from ..datasets.folder import scan_folder
+from ..tasks.methods import Method, TestItem, methods
+from .engine import Engine, one_thread_each, run
+
+
+class TestSetItem(Config):
+    """One item of a test set file; paths are relative to the file."""
+
+    __test__ = False
+
+    id: str
+    portrait: Path
+    audio: Path
+    video: Path | None = None
+    emotion: str | None = None
+
+
+class TestSet(Config):
+    """A test set file."""
+
+    __test__ = False
+
+    name: str
+    items: list[TestSetItem]
+
+    @classmethod
+    def read(cls, path: Path) -> list[TestItem]:
+        """The items of a YAML file, paths resolved.
+
+        Raises:
+            ConfigError: not a test set. InputError: an id is not a plain file name, or stands twice.
+        """
+        loaded = validate(cls, read_yaml(path), where=str(path))
+        items = [_resolved(item, path.parent) for item in loaded.items]
+        ids = [item.id for item in items]
+        for name in ids:
+            if Path(name).name != name or name in {".", ".."}:
+                raise InputError(f"{path}: id '{name}' is not a plain file name")
+            if ids.count(name) > 1:
+                raise InputError(f"{path}: id '{name}' stands twice")
+        return items
+
+
+def _resolved(item: TestSetItem, base: Path) -> TestItem:
+    video = None if item.video is None else base / item.video
+    return TestItem(item.id, base / item.portrait, base / item.audio, video, item.emotion)
+
+
+def items_from_clips(folder: Path) -> list[TestItem]:
+    """Each real clip of a folder as a test item: its first frame is the portrait, its sound drives it."""
+    found = scan_folder(folder).files
+    return [TestItem(item.stem, item.path, item.audio_path or item.path, item.path) for item in found]
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What became of one item."""
+
+    id: str
+    video: Path | None
+    fresh: bool
+    reason: str | None = None
+    message: str = ""
+
+
+def generate(
+    method_id: str, items: Sequence[TestItem], out: Path, *, workers: int, use_prefect: bool
+) -> list[Generated]:
+    """Runs a method over items into `out/<id>.mp4`; an item whose inputs are unchanged is not made again.
+
+    A failed item has its reason in the list and in `out/generation.json`, and no video.
+    """
+    method = methods.get(method_id)
+    with owned(out):
+        one_thread_each()
+        done = run(
+            f"generate-{method_id}",
+            partial(_all, method=method, items=items, out=out),
+            workers=workers,
+            use_prefect=use_prefect,
+        )
+        write_json(out / "generation.json", {"method": method.id, "version": method.version, "items": _rows(done)})
+    return done
+
+
+def _all(engine: Engine, *, method: Method, items: Sequence[TestItem], out: Path) -> list[Generated]:
+    return engine.map(f"generate {method.id}", partial(generate_item, method, out), items)
+
+
+def _rows(done: Sequence[Generated]) -> list[dict[str, Any]]:
+    return [{"id": one.id, "reason": one.reason, "message": one.message or None} for one in done]
+
+
+def generate_item(method: Method, out: Path, item: TestItem) -> Generated:
+    """One item's video, made unless it is there already from the same inputs."""
+    target = out / f"{item.id}.mp4"
+    marker = out / "_done" / f"{item.id}.json"
+    try:
+        identity = digest({"method": [method.id, method.version], "item": _content(item)})
+        if target.is_file() and marker.is_file() and identity in marker.read_text(encoding="utf-8"):
+            return Generated(item.id, target, fresh=False)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        resolve(method.target)(item, target)
+        write_json(marker, {"identity": identity})
+        return Generated(item.id, target, fresh=True)
+    except WeightsError:  # no item can do without them, so the run ends here with the way to get them
+        raise
+    except TalkForgeError as error:
+        target.unlink(missing_ok=True)
+        return Generated(item.id, None, fresh=False, reason=error.reason, message=error.message)
+
+
+def _content(item: TestItem) -> dict[str, Any]:
+    """The item with its files replaced by their digests."""
+    facts = asdict(item)
+    for name in ("portrait", "audio", "video"):
+        path = facts[name]
+        if path is not None and not path.is_file():
+            raise InputError(f"{item.id}: there is no file {path}")
+        facts[name] = path and file_sha256(path)
+    return facts
