@@ -81,7 +81,7 @@ class Fetcher:
         """
         _remove_leftovers(target)
         problems: list[WeightsError] = []
-        for source in (LocalSource(kind="local", path=spec.file), *spec.sources):
+        for source in dict.fromkeys((LocalSource(kind="local", path=spec.file), *spec.sources)):
             try:
                 self._from(source, spec, target)
                 return

@@ -82,9 +82,9 @@ class _Array:
             raise BadPickle(f"an array has the impossible shape {shape!r}")
         kind, order = dtype.resolve(), "F" if fortran else "C"
         size = math.prod(shape) * (kind.itemsize if kind else 1)
-        if not isinstance(data, list if kind is None else bytes) or len(data) != size:
+        if not isinstance(data, bytes if kind else list) or len(data) != size:
             raise BadPickle(f"an array of shape {shape} does not match its data")
-        if isinstance(data, bytes):
+        if kind is not None and isinstance(data, bytes):
             # In the machine's byte order, as NumPy itself reads it.
             return np.frombuffer(data, kind).reshape(shape, order=order).astype(kind.newbyteorder("="), copy=False)
         flat = np.empty(size, dtype=object)

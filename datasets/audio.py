@@ -126,8 +126,9 @@ class _SoundReader:
     def chunks(self, *, watch_picture: bool) -> Iterator[Chunk]:
         """The whole track; sets `first_picture` on the way."""
         picture = _picture_track(self.media) if watch_picture else None
+        tracks = [self._track] if picture is None else [self._track, picture]
         try:
-            for packet in self.media.container.demux([s for s in (self._track, picture) if s is not None]):
+            for packet in self.media.container.demux(tracks):
                 if packet.stream.index == self._track.index:
                     yield from map(self._chunk, packet.decode())
                 elif self.first_picture is None:
@@ -180,9 +181,11 @@ def _sound_track(media: OpenMedia) -> AvAudioStream:
 
 def _picture_track(media: OpenMedia) -> AvVideoStream | None:
     try:
-        return video_track(media)
+        track = video_track(media)
     except (NoVideoStream, CorruptMedia):
         return None
+    track.codec_context.thread_count = 1
+    return track
 
 
 def _mono(frame: AudioFrame) -> np.ndarray:

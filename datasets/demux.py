@@ -57,12 +57,15 @@ def open_media(path: str | os.PathLike[str]) -> OpenMedia:
 
     Raises:
         MediaNotFound, NotMedia, PlaylistRefused: see `containers.sniff`.
-        TruncatedMedia: an MP4 without its index.
+        TruncatedMedia: an MP4 without its index, or a file that ends inside its header.
         CorruptMedia: the demuxer does not understand the header.
     """
     handle = open_regular(path)
     try:
         kind = sniff_handle(handle, path)
+        if kind == "mov" and not mp4_boxes.has_index(handle):
+            raise TruncatedMedia(f"{printable(path)} ends before its index (moov box) does")
+        handle.seek(0)
         return OpenMedia(Path(path), kind, handle, _open_container(handle, kind, path))
     except BaseException:
         handle.close()
@@ -140,8 +143,6 @@ def _open_container(handle: BinaryIO, kind: str, path: str | os.PathLike[str]) -
             metadata_errors="replace",
         )
     except (av.error.FFmpegError, ValueError) as error:
-        if kind == "mov" and (mp4_boxes.missing_bytes(handle) or not mp4_boxes.has_index(handle)):
-            raise TruncatedMedia(f"{printable(path)} ends before its index (moov box) does") from error
         if isinstance(error, EOFError):
             raise TruncatedMedia(f"{printable(path)} ends inside its header") from error
         raise CorruptMedia(f"{printable(path)} cannot be opened as {kind}: {error_text(error)}") from error

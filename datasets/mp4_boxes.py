@@ -90,8 +90,9 @@ def missing_bytes(handle: BinaryIO) -> int:
 
 
 def has_index(handle: BinaryIO) -> bool:
-    """Whether the `moov` box, without which no sample can be found, is there."""
-    return any(box.name == b"moov" for box in boxes(handle))
+    """Whether the `moov` box, without which no sample can be found, is there, and whole."""
+    size = os.fstat(handle.fileno()).st_size
+    return any(box.name == b"moov" and box.end <= size for box in boxes(handle))
 
 
 def track_orientation(handle: BinaryIO, track_id: int) -> Orientation:

@@ -23,6 +23,8 @@ from .source import Source, TimedPicture
 
 # One thread a decoder: pictures, errors and memory do not depend on the machine, and clips run side by side anyway.
 DECODE_THREADS = 1
+# A bare stream has no clock; what the library puts there for one is made up.
+_NO_TIMES = frozenset({"mpegvideo"})
 # Codecs in which each packet of an MP4 or Matroska file shows exactly one picture.
 _ONE_PICTURE_A_PACKET = frozenset({"h264", "hevc"})
 # These decoders go on after damage without marking the picture, unless they are told to stop.
@@ -133,7 +135,8 @@ class _Decoder:
         if not orientation.is_identity:
             self.repairs["rotated"] += 1
             picture = orientation.apply(picture)
-        pts = None if frame.pts is None or base is None else frame.pts * base
+        known = frame.pts is not None and base is not None and self.media.kind not in _NO_TIMES
+        pts = frame.pts * base if known else None
         duration = frame.duration * base if base and self._known_duration(frame) else None
         if pts is not None:
             self._first = pts if self._first is None else self._first
@@ -199,7 +202,7 @@ class RgbConverter:
 
     def __call__(self, frame: VideoFrame) -> np.ndarray:
         """uint8 (H, W, 3), C-contiguous, its own memory."""
-        rgb = self._scaler.reformat(frame, format="rgb24", interpolation=Interpolation.BILINEAR, threads=1)
+        rgb = self._scaler.reformat(frame, format="rgb24", interpolation=Interpolation.BICUBIC, threads=1)
         return np.ascontiguousarray(rgb.to_ndarray())
 
 

@@ -36,7 +36,7 @@ __all__ = ["FPS", "VideoInfo", "VideoStream", "open_video", "probe", "resample"]
 _MAX_TIME_BASE = 1_000_000
 # Intervals that differ by less are one frame rate, written with coarse time stamps (Matroska: 1 ms).
 _JITTER = Fraction(2, 1000)
-# Time stamps that go back by less are put right; by more, two recordings were joined, and their order in time is a guess.
+# Time stamps that go back by less are put right; by more, two recordings were joined and the time between is unknown.
 _BACK_JUMP = Fraction(1, 2)
 
 

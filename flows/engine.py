@@ -84,12 +84,3 @@ def run(name: str, body: Callable[[Engine], R], *, workers: int, use_prefect: bo
 def default_workers() -> int:
     """One worker a core that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def one_thread_each() -> None:
-    """Keeps numeric libraries to one thread a worker, which also makes results independent of the machine's cores."""
-    import cv2
-    import torch
-
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)

@@ -23,7 +23,7 @@ from ..tasks.crop import CROP_RULES
 from ..tasks.extract import ExtractRequest, extract_shard, stored
 from ..tasks.extractor import extractors
 from ..tasks.features import FeatureStore
-from .engine import Engine, default_workers, one_thread_each, run
+from .engine import Engine, default_workers, run
 from .pairs import Match, MatchedClip, match_folders
 
 SHARD_CLIPS = 4
@@ -88,6 +88,20 @@ def missing_weights(names: Sequence[str]) -> str | None:
     return f"get them with: talkforge weights pull {' '.join(absent)}" if absent else None
 
 
+def describe_plan(config: EvalConfig) -> str:
+    """What a run would do, as text: pairs, extractors, rows already stored, metrics that cannot run."""
+    match, the_plan = match_folders(config.real, config.generated, config.manifest), plan(config)
+    store = FeatureStore(config.cache, config.crop)
+    contents = [item.content() for item in match.files()]
+    stored_rows = sum(len(stored(store, content, the_plan.extractors)) for content in contents)
+    lines = [f"{name}: {count}" for name, count in match.counts().items()]
+    lines += [f"{clip.clip_id}: {clip.reason}" for clip in match.clips if clip.reason]
+    lines.append(f"rows: {stored_rows} stored of {len(contents) * len(the_plan.extractors)}")
+    lines += [f"metric {metric.spec.id}" for metric in the_plan.runnable]
+    lines += [f"metric {name}: weights_missing, {way}" for name, way in the_plan.missing.items()]
+    return "\n".join(lines)
+
+
 def evaluate(config: EvalConfig) -> Outcome:
     """Evaluates a folder of generated clips against real ones and writes the report folder.
 
@@ -102,7 +116,6 @@ def evaluate(config: EvalConfig) -> Outcome:
         done = finished(config.out, identity)
         if done is not None:
             return Outcome(config.out, done, fresh=False, rejected=_rejected(done))
-        one_thread_each()
         results = run(
             "evaluate",
             lambda engine: _body(config, the_plan, match, identity, engine),

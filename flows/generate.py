@@ -16,7 +16,7 @@ from ..core.registry import resolve
 from ..core.shards import write_json
 from ..datasets.folder import scan_folder
 from ..tasks.methods import Method, TestItem, methods
-from .engine import Engine, one_thread_each, run
+from .engine import Engine, run
 
 
 class TestSetItem(Config):
@@ -68,6 +68,29 @@ def items_from_clips(folder: Path) -> list[TestItem]:
     return [TestItem(item.stem, item.path, item.audio_path or item.path, item.path) for item in found]
 
 
+def items_of(testset: Path | None, real: Path | None) -> list[TestItem]:
+    """The items of a test set file, or of a folder of real clips. Raises InputError for both or neither."""
+    if (testset is None) == (real is None):
+        raise InputError("say what to generate from", hint="one of --testset YAML, --real DIR, --portrait and --audio")
+    return TestSet.read(testset) if testset else items_from_clips(real or Path())
+
+
+def generate_one(method_id: str, out: Path, portrait: Path | None, audio: Path | None, emotion: str | None) -> None:
+    """One video from a portrait and a sound. Raises InputError when one of them is not given or not there."""
+    method = methods.get(method_id)
+    if portrait is None:
+        raise InputError("no --portrait was given", hint="an image, or a clip whose first frame is taken")
+    sound = audio or portrait
+    for path in (portrait, sound):
+        if not path.is_file():
+            raise InputError(f"there is no file {path}")
+    if out.suffix.lower() != ".mp4":
+        raise InputError(f"--out {out} is no .mp4 file", hint="a folder goes with --testset or --real")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    clip = portrait if method_id == "copy" else None
+    resolve(method.target)(TestItem(out.stem, portrait, sound, clip, emotion), out)
+
+
 @dataclass(frozen=True)
 class Generated:
     """What became of one item."""
@@ -88,7 +111,6 @@ def generate(
     """
     method = methods.get(method_id)
     with owned(out):
-        one_thread_each()
         done = run(
             f"generate-{method_id}",
             partial(_all, method=method, items=items, out=out),

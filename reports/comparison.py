@@ -122,7 +122,9 @@ def render_comparison_markdown(runs: Sequence[Mapping[str, Any]], links: Mapping
         page.text(f"{code(split.metric_id)} differs among the runs, so its numbers stand in separate tables.")
         page.bullets(map(escape, split.differences))
         for table in split.tables:
-            page.table(["Method", _heading(table)], [[escape(row.method), _cell(row.cell)] for row in table.rows], numbers=1)
+            page.table(
+                ["Method", _heading(table)], [[escape(row.method), _cell(row.cell)] for row in table.rows], numbers=1
+            )
     page.heading("Runs")
     page.table(
         ["Method", "Created", "Version", "Configuration"],
@@ -177,9 +179,7 @@ def _metric_table(metric_id: str, group: Sequence[Measured]) -> MetricTable:
     scale = _scale(group)
     higher = first["higher_is_better"]
     cells = mark_best([metric_cell(entry.result) for entry in group], higher)
-    rows = [
-        ForestRow(e.method, cell, _plot(e, cell, scale)) for e, cell in zip(group, cells, strict=True)
-    ]
+    rows = [ForestRow(e.method, cell, _plot(e, cell, scale)) for e, cell in zip(group, cells, strict=True)]
     return MetricTable(
         metric_id,
         first.get("title") or metric_id,
@@ -227,7 +227,8 @@ def _reference(group: Sequence[Measured]) -> str:
 
 def _notes(runs: Sequence[Mapping[str, Any]], split: Sequence[SplitMetric]) -> list[str]:
     notes = [
-        f"{s.metric_id} was measured in {len(s.tables)} different ways; it has no column in the overview." for s in split
+        f"{s.metric_id} was measured in {len(s.tables)} different ways; it has no column in the overview."
+        for s in split
     ]
     attempted = {run["method"]: max((r["n_attempted"] for r in run["results"].values()), default=0) for run in runs}
     if len(set(attempted.values())) > 1:

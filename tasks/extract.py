@@ -20,6 +20,7 @@ from ..core.errors import MediaError, TalkForgeError
 from ..core.records import file_sha256
 from ..core.registry import resolve
 from ..datasets.audio import read_audio
+from ..datasets.containers import printable
 from ..datasets.video import open_video, resample
 from .crop import FaceCropper, Item
 from .extract_faces import FACES, replay
@@ -132,7 +133,7 @@ class _Pass:
                 self._watch(list(watching.values()))
         except TalkForgeError as error:
             for name in watching:
-                self.store.save_failure(self._spec(name), self.content, error.reason, error.message)
+                self._fail(self._spec(name), error)
                 del running[name]
         for name, extractor in running.items():
             self._finish(self._spec(name), extractor)
@@ -154,9 +155,16 @@ class _Pass:
         try:
             values = extractor.finish()
         except TalkForgeError as error:
-            self.store.save_failure(spec, self.content, error.reason, error.message)
+            self._fail(spec, error)
         else:
             self.store.save(spec, self.content, values)
+
+    def _fail(self, spec: ExtractorSpec, error: TalkForgeError) -> None:
+        """Stores a failure. Rows are shared by content, so the message keeps no folder of this copy."""
+        message = error.message
+        for path in (self.clip.video, self.clip.audio):
+            message = message.replace(printable(path), path.name)
+        self.store.save_failure(spec, self.content, error.reason, message)
 
     def _watch(self, watching: list[ClipExtractor]) -> None:
         """Decodes the clip and feeds batches to the extractors that look at it."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from threading import Lock
 from typing import Any, Protocol
 
 import numpy as np
@@ -87,8 +88,21 @@ class Context:
         return _network(target, self.device)
 
 
-@cache
+_LOADING = Lock()
+
+
 def _network(target: str, device: str) -> Any:
+    with _LOADING:  # two clips that want the same network at once load it once
+        return _loaded(target, device)
+
+
+@cache
+def _loaded(target: str, device: str) -> Any:
+    import torch
+
+    # Clips run side by side, one thread each. It also keeps sums in one order, so that a row does not depend on how
+    # many cores made it.
+    torch.set_num_threads(1)
     return resolve(target)().to(device).eval()
 
 

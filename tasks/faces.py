@@ -7,12 +7,14 @@ the subject while it is seen; when it has been away for `PATIENCE` frames, the l
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
 
 from ..core.counters import Counters
+from ..core.quiet import without_chatter
 from ..core.weights import weights_store
 
 LANDMARKER = "mediapipe-face-landmarker"
@@ -22,6 +24,9 @@ MAX_FACES = 3
 PATIENCE = 25  # frames, one second
 SAME_FACE_IOU = 0.3
 SCENE_CUT_LEVEL = 40.0  # mean absolute difference of 16x16 thumbnails, 0..255
+
+# What MediaPipe and TensorFlow Lite log at every start.
+_CHATTER = re.compile(rb"[WI]0000 |INFO: Created TensorFlow Lite|WARNING: Logging before InitGoogle")
 
 # Indices into the 478 points (MediaPipe's canonical face mesh).
 RIGHT_EYE_RING = (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246)
@@ -87,7 +92,8 @@ class Landmarker:
             output_facial_transformation_matrixes=True,
         )
         self._image = lambda frame: mp.Image(image_format=mp.ImageFormat.SRGB, data=frame)
-        self._detector = vision.FaceLandmarker.create_from_options(options)
+        with without_chatter(_CHATTER):
+            self._detector = vision.FaceLandmarker.create_from_options(options)
         self._counters = counters
 
     def __enter__(self) -> Self:

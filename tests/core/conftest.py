@@ -1,15 +1,27 @@
-"""A real HTTP server on the loopback interface that can cut connections, ignore ranges, be slow or ask for patience."""
+"""A real HTTP server on the loopback interface that can cut connections, ignore ranges, be slow or ask for patience,
+and what the tests of the asset store put on it."""
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
 import os
+import tarfile
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import yaml
+from talkforge.core.asset_store import AssetStore
+from talkforge.core.assets import Catalogue
 
 
 @dataclass
@@ -121,3 +133,89 @@ def loopback(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
     yield state
     server.shutdown()
     server.server_close()
+
+
+class Kit:
+    """Declared files, archives and stores around a loopback server."""
+
+    BODY = np.random.default_rng(0).bytes(1_500_000)
+
+    def __init__(self, web: Loopback) -> None:
+        self.web = web
+
+    @staticmethod
+    def sha(data: bytes) -> str:
+        """sha256 as hex."""
+        return hashlib.sha256(data).hexdigest()
+
+    def entry(self, name: str, data: bytes, *sources: dict[str, Any], **more: Any) -> dict[str, Any]:
+        """A declaration of `data`, kept as net/NAME.bin."""
+        base = {"name": name, "file": f"net/{name}.bin", "bytes": len(data), "sha256": self.sha(data)}
+        return {**base, "licence": "MIT", "what": "a test file", "sources": list(sources), **more}
+
+    @staticmethod
+    def store(root: Path, *entries: dict[str, Any]) -> AssetStore:
+        """A store of these declarations."""
+        return AssetStore(root, Catalogue.model_validate({"assets": entries}))
+
+    @staticmethod
+    def catalogue_file(path: Path, *entries: dict[str, Any]) -> Path:
+        """The declarations as a YAML file."""
+        path.write_text(yaml.safe_dump({"assets": list(entries)}), encoding="utf-8")
+        return path
+
+    @staticmethod
+    def wheel(members: dict[str, bytes]) -> bytes:
+        """A zip archive."""
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in members.items():
+                archive.writestr(name, data)
+        return buffer.getvalue()
+
+    @staticmethod
+    def sdist(members: dict[str, bytes], links: dict[str, str] | None = None) -> bytes:
+        """A tar.gz archive, with symbolic links where given."""
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+            for name, data in members.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+            for name, goal in (links or {}).items():
+                info = tarfile.TarInfo(name)
+                info.type, info.linkname = tarfile.SYMTYPE, goal
+                archive.addfile(info)
+        return buffer.getvalue()
+
+    def offer(self, archive: str, data: bytes, *, project: str = "pkg", form: str = "html") -> dict[str, Any]:
+        """Puts an archive on the server's package index and gives the start of a source that names it."""
+        self.web.files[f"/files/{archive}"] = data
+        page, digest = f"/simple/{project}/", self.sha(data)
+        if form == "html":
+            text = f'<a href="../../files/{archive}#sha256={digest}">{archive}</a>'
+            self.web.types[page] = "text/html"
+        else:
+            text = json.dumps({"files": [{"filename": archive, "url": f"../../files/{archive}", "hashes": {}}]})
+            self.web.types[page] = "application/vnd.pypi.simple.v1+json"
+        self.web.files[page] = text.encode()
+        return {"kind": "archive", "project": project, "version": "1", "archive": archive, "archive_sha256": digest}
+
+    def url(self, data: bytes, path: str = "/net.bin") -> dict[str, Any]:
+        """Puts a file on the server and gives the source that names it."""
+        self.web.files[path] = data
+        return {"kind": "url", "url": self.web.url + path}
+
+    @staticmethod
+    def visible(root: Path) -> list[str]:
+        """Files below the root, without locks, stamps and working files."""
+        files = [path.relative_to(root) for path in root.rglob("*") if path.is_file()]
+        hidden = {".locks", ".archives"}
+        shown = [path for path in files if not hidden & set(path.parts) and not path.name.endswith(".stamp.json")]
+        return sorted(map(str, shown))
+
+
+@pytest.fixture
+def kit(loopback: Loopback) -> Kit:
+    """Declarations, archives and stores around a running server."""
+    return Kit(loopback)

@@ -1,6 +1,7 @@
 """Fréchet distance against 50-digit arithmetic, closed forms, its invariances, and the established implementation."""
 
 import ast
+import tracemalloc
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
@@ -215,6 +216,17 @@ class TestStreaming:
         assert state.n == 18000
         assert arrays["root"].shape == (8, 8)
         assert len(arrays["rows"]) <= state.capacity
+
+    def test_a_large_update_is_not_kept_alive(self) -> None:
+        state, rows = FrechetState(8), normal(100_001, 8, 0)
+        tracemalloc.start()
+        try:
+            state.update(rows)
+            kept, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert state.n == 100_001
+        assert kept < 2 * 8 * state.capacity * 8
 
     @pytest.mark.parametrize("n", [0, 5, 600, 1500])
     def test_storage_keeps_the_state(self, n: int, tmp_path) -> None:

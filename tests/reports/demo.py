@@ -52,7 +52,13 @@ def results(method: str = "EDTalk", **metrics: dict[str, Any]) -> dict[str, Any]
         "method": method,
         "created": "2025-06-14T09:31:07+00:00",
         "talkforge_version": "0.1.0",
-        "environment": {"python": "3.11.2", "torch": "2.8.0+cpu", "av": "15.0.0", "platform": "Linux x86_64", "threads": 2},
+        "environment": {
+            "python": "3.11.2",
+            "torch": "2.8.0+cpu",
+            "av": "15.0.0",
+            "platform": "Linux x86_64",
+            "threads": 2,
+        },
         "config_digest": sha("config"),
         "results": {key.replace("__", ":").replace("_d_", "-"): entry for key, entry in metrics.items()},
         "counters": {
@@ -69,7 +75,13 @@ def results(method: str = "EDTalk", **metrics: dict[str, Any]) -> dict[str, Any]
 
 I3D = {"i3d_torchscript.pt": sha("i3d")}
 FVD_PROTOCOL = {"crop": "face", "fps": 25, "window": 16, "stride": 16, "size": 224, "frames": "non-overlapping windows"}
-AV_PROTOCOL = {"crop": "face", "fps": 25, "max_lag_frames": 15, "envelope": "log RMS, 40 ms", "smoothing": {"frames": 3}}
+AV_PROTOCOL = {
+    "crop": "face",
+    "fps": 25,
+    "max_lag_frames": 15,
+    "envelope": "log RMS, 40 ms",
+    "smoothing": {"frames": 3},
+}
 
 
 def demo_results(method: str = "EDTalk") -> dict[str, Any]:
@@ -216,7 +228,9 @@ def demo_run(method: str = "EDTalk", *, hostile: bool = False) -> RunView:
     if hostile:
         clips[3] = scored_clip(3, clip_id=INJECTION)
     clips += [
-        rejected_clip("mead/W011/front/sad/level_2/004", "decode", "truncated", "ends at 1.96 s of the promised 5.20 s"),
+        rejected_clip(
+            "mead/W011/front/sad/level_2/004", "decode", "truncated", "ends at 1.96 s of the promised 5.20 s"
+        ),
         rejected_clip("mead/W015/front/happy/level_3/012", "track", "no_face", "no face in 131 of 131 frames"),
         rejected_clip("hdtf/WDA_AlexandriaOcasioCortez_000", "window", "too_short", "11 frames, 16 are needed"),
     ]
