@@ -134,13 +134,13 @@ def weights_list(preset: str | None, samples: bool, as_json: bool) -> None:
 @SAMPLES
 def weights_pull(names: tuple[str, ...], preset: str | None, samples: bool) -> None:
     """Gets entries (NAMES, or a preset) from their first source that answers; resumes, refuses a wrong hash."""
+    from .core.asset_files import terminal_progress
     from .core.asset_store import pull_rows
-    from .core.progress import downloads
 
     store = _store(samples)
     if not names and preset is None:
         raise click.UsageError("say what to get: names, or --preset ci|eval|train|all")
-    with downloads() as progress:
+    with terminal_progress() as progress:
         rows = pull_rows(store, _chosen(store, names, preset), progress)
     table(rows, ["name", "outcome", "reason", "message"])
     if any(row["outcome"] == "failed" for row in rows):

@@ -62,12 +62,11 @@ def features(n: int, seed: int) -> np.ndarray:
 
 def timed(call: Callable[[], float], repeats: int = 1) -> tuple[float, float]:
     """The call's answer and its CPU seconds, the best of `repeats`."""
-    seconds = []
+    runs = []
     for _ in range(repeats):
         start = time.process_time()
-        answer = call()
-        seconds.append(time.process_time() - start)
-    return answer, min(seconds)
+        runs.append((call(), time.process_time() - start))
+    return min(runs, key=lambda run: run[1])
 
 
 def peer_distance(function: Callable[..., float], x: np.ndarray, y: np.ndarray) -> float:

@@ -20,6 +20,7 @@ from urllib.request import url2pathname
 
 import httpx
 
+from .asset_files import file_sha256
 from .errors import WeightsError
 from .transfer import DownloadFailed, Offline, check, patiently, redact
 
@@ -39,6 +40,13 @@ class Link:
         """The file behind a file:// address, None for a remote one."""
         parts = urlsplit(self.url)
         return Path(url2pathname(parts.path)) if parts.scheme == "file" else None
+
+    def fits(self, sha256: str) -> bool:
+        """Whether this may be the archive with that sha256: by what the index states, and for a file by its bytes."""
+        local = self.local_path
+        if local is not None:
+            return local.is_file() and file_sha256(local) == sha256
+        return self.sha256 in (None, sha256)
 
 
 @dataclass(frozen=True)
@@ -229,7 +237,7 @@ class PackageIndex:
                 problems.append(getattr(error, "message", str(error)))
                 continue
             for link in same:
-                if link.sha256 in (None, sha256):
+                if link.fits(sha256):
                     return link
             problems.append(f"{redact(place)} has it with another sha256" if same else f"not in {redact(place)}")
         kind = Offline if offline else DownloadFailed

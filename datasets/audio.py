@@ -21,6 +21,7 @@ from ..core.errors import CorruptMedia, NoAudioTrack, NotMedia, NoVideoStream, T
 from ..core.shards import atomic_path
 from .containers import AUDIO_SUFFIXES, STILL_IMAGES, printable
 from .demux import OpenMedia, error_text, open_media, video_track
+from .integrity import missing_wave_bytes
 
 SAMPLE_RATE = 16000
 SAMPLES_PER_FRAME, _REST = divmod(SAMPLE_RATE, 25)
@@ -138,7 +139,11 @@ class _SoundReader:
 
     def check_length(self, chunks: list[Chunk]) -> None:
         """Raises `TruncatedMedia` where the track is shorter than the length in its header."""
-        if self.media.kind not in ("mov", "wav", "flac") or not self._track.duration:
+        if self.media.kind == "wav" and self._track.bit_rate:
+            missing = Fraction(8 * missing_wave_bytes(self.media.handle), self._track.bit_rate)
+            if missing > _SHORT:
+                raise TruncatedMedia(f"{self._name}: the last {float(missing):.2f} s of the sound are missing")
+        if self.media.kind not in ("mov", "flac") or not self._track.duration:
             return
         declared = self._track.duration * Fraction(self._track.time_base)
         first, last = chunks[0].start, chunks[-1].start

@@ -53,6 +53,24 @@ def integrity(handle: BinaryIO, kind: str, packets: int | None = None) -> Integr
     return Integrity.UNKNOWN
 
 
+def missing_wave_bytes(handle: BinaryIO) -> int:
+    """How many bytes of its `data` chunk a WAVE file lacks; 0 for a whole one, or one of a size that was never filled in.
+
+    The demuxer takes the file's end for the end of the sound, so a cut goes unnoticed there.
+    """
+    end = os.fstat(handle.fileno()).st_size
+    at = 12
+    while at + 8 <= end:
+        handle.seek(at)
+        header = handle.read(8)
+        size = int.from_bytes(header[4:], "little")
+        at += 8 + size + size % 2
+        if header[:4] == b"data":
+            # Streaming writers leave the largest size there is, or half of it.
+            return 0 if size >= 0x7FFFF000 else max(0, at - size % 2 - end)
+    return 0
+
+
 def _avi(handle: BinaryIO) -> Integrity:
     end = os.fstat(handle.fileno()).st_size
     at = 0

@@ -156,7 +156,7 @@ class _Decoder:
         state = integrity(self.media.handle, self.media.kind, self._packet_count)
         if state is Integrity.BROKEN:
             raise CorruptMedia(f"{self._name} is damaged: the chain of its parts breaks, so pictures may be missing")
-        if state is Integrity.CUT and (short is None or short > 0):
+        if state is Integrity.CUT and (short is None or short > self._step / 2):
             raise TruncatedMedia(f"{self._name} breaks off")
         if short is not None and short > max(Fraction(1, 10), 2 * self._step):
             raise TruncatedMedia(f"{self._name} ends {float(short):.2f} s before the length in its header")

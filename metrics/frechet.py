@@ -74,7 +74,7 @@ def as_rows(x: np.ndarray, name: str) -> np.ndarray:
 
 def _triangle(root: np.ndarray) -> np.ndarray:
     """The same second moment in at most D rows."""
-    return np.linalg.qr(root, mode="r") if root.shape[0] > root.shape[1] else root
+    return np.asarray(np.linalg.qr(root, mode="r")) if root.shape[0] > root.shape[1] else root
 
 
 def summarise(rows: np.ndarray) -> Summary:
@@ -124,7 +124,7 @@ def summary_distance(a: Summary, b: Summary) -> float:
         scale = float(np.sum((a.mean - b.mean) ** 2) + np.sum(left**2) + np.sum(right**2))
     if not math.isfinite(scale):
         raise InputError("features are too large: their squares overflow")
-    return without_round_off(scale - 2.0 * float(svdvals(left @ right.T).sum()), scale)
+    return without_round_off(scale - 2.0 * float(np.sum(svdvals(left @ right.T))), scale)
 
 
 def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:

@@ -198,7 +198,7 @@ def _gram_engine(real: _Side, generated: _Side) -> Engine:
         block *= np.sqrt(x.weights / (x.n - 1))[:, None] * np.sqrt(y.weights / (y.n - 1))[None, :]
         gap = float(np.sum((x.mean - y.mean) ** 2))
         # Rounding here goes with the rows' distance from the origin, even where the drawn rows are all the same.
-        return max(0.0, gap + x.variance + y.variance - 2.0 * float(svdvals(block).sum()))
+        return max(0.0, gap + x.variance + y.variance - 2.0 * float(np.sum(svdvals(block))))
 
     return distance
 

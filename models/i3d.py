@@ -73,7 +73,8 @@ class Unit(nn.Module):
     def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1) -> None:
         super().__init__()
         self.kernel, self.stride = kernel, stride
-        self.weight = nn.Parameter(torch.empty(outputs, inputs, kernel, kernel, kernel))
+        shape = (outputs, inputs, kernel, kernel, kernel)
+        self.weight = nn.Parameter(torch.empty(shape, memory_format=torch.channels_last_3d))
         self.bias = nn.Parameter(torch.empty(outputs))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -222,6 +223,8 @@ def _unit_state(flax: dict[str, torch.Tensor], path: str) -> tuple[torch.Tensor,
     shift = flax.pop(f"params/{path}/BatchNorm_0/bias").double()
     mean = flax.pop(f"batch_stats/{path}/BatchNorm_0/mean").double().flatten()
     deviation = (flax.pop(f"batch_stats/{path}/BatchNorm_0/var").double().flatten() + BN_EPS).sqrt()
+    if not kernel.shape[-1:] == shift.shape == mean.shape == deviation.shape:
+        raise WeightsError(f"{WEIGHTS}: variables of {path} do not fit together")
     return (kernel / deviation).permute(4, 3, 0, 1, 2).float(), (shift - mean / deviation).float()
 
 
@@ -232,7 +235,7 @@ def folded_state(flax: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         flax: "params/<layer>/Conv_0/kernel" (kt, kh, kw, in, out) and so on, every name of the checkpoint.
 
     Raises:
-        WeightsError: a variable is missing or left over, or its shape does not broadcast.
+        WeightsError: a variable is missing or left over, or shapes of one layer differ.
     """
     left, state = dict(flax), {}
     logits = "Logits/Conv3d_0c_1x1"
@@ -246,8 +249,6 @@ def folded_state(flax: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         state["Logits.Conv3d_0c_1x1.bias"] = left.pop(f"params/{logits}/Conv_0/bias")
     except KeyError as error:
         raise WeightsError(f"{WEIGHTS}: no variable {error}") from error
-    except RuntimeError as error:
-        raise WeightsError(f"{WEIGHTS}: variables of {unit} do not fit together: {error}") from error
     if left:
         raise WeightsError(f"{WEIGHTS}: unused variables: {', '.join(sorted(left)[:3])}")
     return state
@@ -264,5 +265,4 @@ def load_i3d(store: AssetStore | None = None) -> I3D:
         WeightsError: the file's variables are not exactly those of the network.
     """
     path = (store or weights_store()).converted(WEIGHTS)
-    network = load_strict(I3D(), folded_state(load_file(path)), source=WEIGHTS)
-    return network.to(memory_format=torch.channels_last_3d)
+    return load_strict(I3D(), folded_state(load_file(path)), source=WEIGHTS)

@@ -77,14 +77,21 @@ def test_links_and_folders_in_archives_are_not_followed(kit, tmp_path: Path) -> 
     secret = tmp_path / "secret"
     secret.write_bytes(b"secret")
     tar, zipped = tmp_path / "a.tar.gz", tmp_path / "a.zip"
-    tar.write_bytes(kit.sdist({}, links={"member": str(secret)}))
+    tar.write_bytes(kit.sdist({"real": b"content"}, links={"member": "real", "outside": str(secret)}))
     with zipfile.ZipFile(zipped, "w") as archive:
         link = zipfile.ZipInfo("member")
         link.external_attr = 0o120777 << 16
         archive.writestr(link, str(secret))
         archive.writestr("folder/", b"")
 
-    for path, member in [(tar, "member"), (zipped, "member"), (zipped, "folder/"), (zipped, "none"), (secret, "x")]:
+    for path, member in [
+        (tar, "member"),
+        (tar, "outside"),
+        (zipped, "member"),
+        (zipped, "folder/"),
+        (zipped, "none"),
+        (secret, "x"),
+    ]:
         with pytest.raises(WeightsCorrupt), open_member(path, member) as stream:
             stream.read()
 
@@ -179,6 +186,19 @@ def test_offline_still_takes_local_folders_and_find_links(kit, tmp_path: Path, m
     assert [result.outcome for result in store.pull_many(["a", "b"], offline=True)] == ["pulled", "pulled"]
     assert kit.web.log == []
     assert (tmp_path / "links" / "pkg-1.whl").is_file()
+
+
+def test_another_archive_in_a_local_folder_is_passed_over(kit, tmp_path: Path, monkeypatch) -> None:
+    source = kit.offer("pkg-1.whl", kit.wheel({"a": b"data"}))
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "pkg-1.whl").write_bytes(kit.wheel({"a": b"data", "b": b"more"}))
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "links"))
+    store = kit.store(tmp_path / "root", kit.entry("a", b"data", {**source, "member": "a"}))
+
+    with pytest.raises(Offline, match="links has it with another sha256"):
+        store.pull("a", offline=True)
+    store.pull("a")
+    assert len(kit.web.asked("/files/pkg-1.whl")) == 1
 
 
 def test_local_files_are_taken_by_path_or_bare_name_and_only_with_the_right_content(

@@ -154,8 +154,10 @@ def test_folders_and_file_indexes_need_no_network(tmp_path: Path) -> None:
     (simple / "index.html").write_text(page(Link("../../files/b_c-2.whl", "b_c-2.whl", digest)))
     index = PackageIndex(settings((tmp_path / "simple").as_uri(), places=(str(archive.parent),)), None)
 
-    assert index.find("a", "a-1.whl", SHA).local_path == archive
+    assert index.find("a", "a-1.whl", hashlib.sha256(b"archive").hexdigest()).local_path == archive
     assert index.find("B.C", "b_c-2.whl", digest).local_path == tmp_path / "files" / "b_c-2.whl"
+    with pytest.raises(DownloadFailed, match="another sha256"):
+        index.find("a", "a-1.whl", SHA)
     with pytest.raises(DownloadFailed, match="not in"):
         index.find("a", "a-2.whl", SHA)
 

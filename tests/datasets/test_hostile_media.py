@@ -196,7 +196,17 @@ def test_a_picture_that_changes_size_is_refused(tmp_path):
         count(joined)
 
 
-ODD_NAMES = ["a b.mp4", "é漢字 🎬.mp4", "-i.mp4", "a\nb.mp4", "concat:a.mp4", "file:a.mp4", "%03d.mp4", "a|b.mp4", "http:"]
+ODD_NAMES = [
+    "a b.mp4",
+    "é漢字 🎬.mp4",
+    "-i.mp4",
+    "a\nb.mp4",
+    "concat:a.mp4",
+    "file:a.mp4",
+    "%03d.mp4",
+    "a|b.mp4",
+    "http:",
+]
 
 
 @pytest.mark.parametrize("name", [*ODD_NAMES, os.fsdecode(b"\xff\xfe.mp4")])

@@ -1,0 +1,46 @@
+"""Generates docs/metrics.md from the declarations; a test holds that the file is current."""
+
+from __future__ import annotations
+
+from ..metrics.base import Metric, metrics
+from ..tasks.extractor import extractors
+from .evaluate import protocol
+
+HEAD = """# Metrics
+
+Generated from the declarations with `python -m talkforge.flows.docs`; do not edit by hand.
+"""
+
+
+def metrics_page() -> str:
+    """The page as Markdown."""
+    return "\n".join([HEAD, *(_metric(metric) for metric in metrics.all()), "# Extractors\n", *_extractors()])
+
+
+def _metric(metric: Metric) -> str:
+    spec, rules = metric.spec, protocol(metric, "face")
+    facts = {
+        "direction": "higher is better" if spec.higher_is_better else "lower is better",
+        "unit": spec.unit or "none",
+        "in the default set": "yes" if spec.default else "no",
+        "formula": f"`{spec.formula}`",
+        "source": spec.source,
+        "wants": ", ".join(f"`{name}`" for name in spec.extractors),
+        "beside papers": f"{'yes' if spec.comparable_with_papers else 'no'}: {spec.why}",
+        "protocol": "; ".join(
+            f"{key}: {value}" for key, value in protocol(metric, "face").items() if key != "extractors"
+        ),
+    }
+    rows = "\n".join(f"- {name}: {value}" for name, value in facts.items())
+    return f"## {spec.title}: `{spec.id}`\n\n{spec.what}\n\n{rows}\n"
+
+
+def _extractors() -> list[str]:
+    return [
+        f"- `{spec.id}` (version {spec.version}): {spec.what}. Columns: {', '.join(spec.columns)}."
+        for spec in extractors.all()
+    ]
+
+
+if __name__ == "__main__":
+    print(metrics_page())
