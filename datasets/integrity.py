@@ -54,7 +54,7 @@ def integrity(handle: BinaryIO, kind: str, packets: int | None = None) -> Integr
 
 
 def missing_wave_bytes(handle: BinaryIO) -> int:
-    """How many bytes of its `data` chunk a WAVE file lacks; 0 for a whole one, or one of a size that was never filled in.
+    """How many bytes of its `data` chunk a WAVE file lacks; 0 for a whole one, or where the size was never filled in.
 
     The demuxer takes the file's end for the end of the sound, so a cut goes unnoticed there.
     """

@@ -27,9 +27,7 @@ def _metric(metric: Metric) -> str:
         "source": spec.source,
         "wants": ", ".join(f"`{name}`" for name in spec.extractors),
         "beside papers": f"{'yes' if spec.comparable_with_papers else 'no'}: {spec.why}",
-        "protocol": "; ".join(
-            f"{key}: {value}" for key, value in protocol(metric, "face").items() if key != "extractors"
-        ),
+        "protocol": "; ".join(f"{key}: {value}" for key, value in rules.items() if key != "extractors"),
     }
     rows = "\n".join(f"- {name}: {value}" for name, value in facts.items())
     return f"## {spec.title}: `{spec.id}`\n\n{spec.what}\n\n{rows}\n"

@@ -7,6 +7,8 @@ from typing import TypeVar
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..core.errors import WeightsError
 
@@ -39,3 +41,17 @@ def load_strict(module: M, state: Mapping[str, torch.Tensor], *, source: str) ->
         raise WeightsError(f"{source}: {_some(wrong)}")
     module.load_state_dict(dict(state), strict=True)
     return module.eval().requires_grad_(False)
+
+
+def fold_norms(module: M) -> M:
+    """Folds every batch normalisation that follows a convolution within a `Sequential` into it, for inference.
+
+    Works in place on a network in eval mode and returns it. Outputs stay the same up to float32 rounding; the state
+    dict does not: fold after loading.
+    """
+    for block in [child for child in module.modules() if isinstance(child, nn.Sequential)]:
+        for i in range(len(block) - 1):
+            conv, norm = block[i], block[i + 1]
+            if isinstance(conv, nn.Conv2d | nn.Conv3d) and isinstance(norm, _BatchNorm):
+                block[i], block[i + 1] = fuse_conv_bn_eval(conv, norm), nn.Identity()
+    return module

@@ -10,8 +10,16 @@ import pytest
 import torch
 from talkforge.core.errors import InputError, WeightsError, WeightsMissing
 from talkforge.core.weights import weights_store
-from talkforge.models.loading import load_strict
-from talkforge.models.mobilenet_v2 import MEAN, STD, WEIGHTS, MobileNetV2, load_mobilenet_v2, prepare_frames
+from talkforge.models.loading import fold_norms, load_strict
+from talkforge.models.mobilenet_v2 import (
+    MEAN,
+    STD,
+    WEIGHTS,
+    MobileNetV2,
+    load_mobilenet_v2,
+    prepare_frames,
+    read_mobilenet_v2,
+)
 from torch.nn import functional as F
 
 # torchvision's library of compiled operators does not load beside every build of torch, and then its Python files fail
@@ -37,8 +45,10 @@ from torchvision.models import mobilenet_v2
 weights, pictures, answers = sys.argv[1:]
 network = mobilenet_v2(weights=None).eval()
 network.load_state_dict(torch.load(weights, weights_only=True), strict=True)
+x = torch.from_numpy(np.load(pictures))
 with torch.inference_mode():
-    np.save(answers, network(torch.from_numpy(np.load(pictures))).numpy())
+    single = network(x).numpy()
+    np.savez(answers, single=single, double=network.double()(x.double()).numpy())
 """
 
 
@@ -62,16 +72,25 @@ def best(network: MobileNetV2, name: str, n: int) -> list[int]:
 
 
 def test_logits_equal_torchvisions(network: MobileNetV2, tmp_path: Path) -> None:
+    """In float64 as read, where only the architecture counts; in float32 as loaded, with folded normalisations."""
     if find_spec("torchvision") is None:
         pytest.skip("torchvision is not installed")
-    x = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(5))
+    weights, x = weights_store().path(WEIGHTS), torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(5))
     np.save(tmp_path / "x.npy", x.numpy())
-    paths = [str(weights_store().path(WEIGHTS)), str(tmp_path / "x.npy"), str(tmp_path / "y.npy")]
+    paths = [str(weights), str(tmp_path / "x.npy"), str(tmp_path / "y.npz")]
     done = subprocess.run([sys.executable, "-c", TORCHVISION, *paths], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    with torch.inference_mode(), np.load(tmp_path / "y.npz") as theirs:
+        assert np.abs(read_mobilenet_v2(weights).double()(x.double()).numpy() - theirs["double"]).max() < 1e-9
+        assert np.abs(read_mobilenet_v2(weights)(x).numpy() - theirs["single"]).max() < 1e-5
+        assert np.abs(network(x).numpy() - theirs["single"]).max() < 3e-5
+
+
+def test_logits_do_not_depend_on_the_batch(network: MobileNetV2) -> None:
+    x = torch.randn(6, 3, 224, 224, generator=torch.Generator().manual_seed(6))
     with torch.inference_mode():
-        ours = network(x).numpy()
-    assert np.abs(ours - np.load(tmp_path / "y.npy")).max() < 1e-5
+        whole, one_by_one = network(x), torch.cat([network(picture[None]) for picture in x])
+    assert (whole - one_by_one).abs().max() < 3e-5
 
 
 def test_a_cat_is_a_cat(network: MobileNetV2) -> None:
@@ -134,6 +153,11 @@ class TestLoadStrict:
         assert not network.training
         assert not any(parameter.requires_grad for parameter in network.parameters())
 
+    def test_what_is_no_state_dict_is_refused(self, tmp_path: Path) -> None:
+        torch.save({"epoch": 3}, tmp_path / "w.pth")
+        with pytest.raises(WeightsError, match="no state dict"):
+            read_mobilenet_v2(tmp_path / "w.pth")
+
     def test_a_missing_tensor_is_named(self) -> None:
         state = self.state()
         del state["features.3.conv.2.weight"]
@@ -150,3 +174,22 @@ class TestLoadStrict:
         with pytest.raises(WeightsError, match=r"classifier\.1\.bias is \(7,\), not \(1000,\)"):
             load_strict(network, self.state() | {"classifier.1.bias": torch.ones(7)}, source="w")
         assert torch.equal(network.classifier[1].weight, before)
+
+
+def test_folding_leaves_no_normalisation_and_no_difference() -> None:
+    generator = torch.Generator().manual_seed(1)
+    network = MobileNetV2().double()
+    network.load_state_dict(
+        {
+            name: torch.rand(tensor.shape, generator=generator, dtype=torch.float64) + 0.5
+            if name.endswith("running_var")
+            else torch.randn(tensor.shape, generator=generator, dtype=torch.float64) * 0.1
+            for name, tensor in network.state_dict().items()
+        }
+    )
+    x = torch.randn(1, 3, 224, 224, generator=generator, dtype=torch.float64)
+    with torch.inference_mode():
+        wanted = network.eval()(x)
+        folded = fold_norms(network)
+        assert (folded(x) - wanted).abs().max() < 1e-12 * wanted.abs().max()
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
