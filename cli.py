@@ -7,6 +7,7 @@ Exit codes: 0 done; 1 some clips were rejected and --strict was given; 2 bad arg
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -316,11 +317,10 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = cli.main(prog_name="talkforge", standalone_mode=False)
-    except click.exceptions.Abort:
-        code = EXIT_INTERRUPTED
-    except KeyboardInterrupt:
+    except (click.exceptions.Abort, KeyboardInterrupt):
         say("talkforge: interrupted; run the same command again to go on")
-        code = EXIT_INTERRUPTED
+        # Rows and reports appear whole or not at all, so threads that are under way need not be waited for.
+        os._exit(EXIT_INTERRUPTED)
     except click.ClickException as error:
         say(f"talkforge: {error.format_message()}")
         code = EXIT_USAGE

@@ -56,7 +56,8 @@ M = TypeVar("M", bound=BaseModel)
 def digest(data: Any) -> str:
     """sha256 of canonical JSON: sorted keys, no spaces, non-finite numbers refused."""
     text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    # File names that are not UTF-8 reach Python with lone surrogates; they have a digest like any other.
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -85,9 +86,10 @@ def _set(data: dict[str, Any], text: str) -> None:
         raise ConfigError(f"--set {text}: not of the form KEY=VALUE", hint="example: --set bootstrap=500")
     *parents, last = key.strip().split(".")
     for parent in parents:
-        data = data.setdefault(parent, {})
-        if not isinstance(data, dict):
+        group = {} if data.get(parent) is None else data[parent]
+        if not isinstance(group, dict):
             raise ConfigError(f"--set {text}: '{parent}' holds a value, not a group of keys")
+        data[parent] = data = dict(group)  # a copy: the caller's own groups stay as they are
     try:
         data[last] = yaml.safe_load(value)
     except yaml.YAMLError as error:
@@ -109,6 +111,8 @@ def _explain(model: type[BaseModel], error: ValidationError, where: str) -> Conf
         known = _fields_at(model, first["loc"][:-1])
         hint = did_you_mean(str(first["loc"][-1]), known) or f"known: {', '.join(known)}"
         return ConfigError(f"{where}: unknown key '{key}'", hint=hint)
+    if first["type"] == "missing":
+        return ConfigError(f"{where}: '{key}' is needed")
     return ConfigError(f"{where}: {key}: {first['msg']}, not {first.get('input')!r}")
 
 

@@ -18,8 +18,9 @@ def owned(out: Path) -> Iterator[None]:
     Raises:
         OutputBusy: another process holds it; the message has its id.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    path = out.parent / f".{out.name or 'out'}.lock"
+    folder = out.resolve()  # one lock for one folder, by whatever path it is reached
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    path = folder.parent / f".{folder.name or 'root'}.lock"
     with path.open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

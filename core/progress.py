@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
-QUIET_SECONDS = 2.0
 LINE_SECONDS = 20.0
 
 
@@ -22,10 +21,10 @@ def track(items: Sequence[T], what: str) -> Iterator[T]:
     if sys.stderr.isatty():
         yield from _bar(items, what)
         return
-    begun = last = time.monotonic()
+    last = time.monotonic()
     for done, item in enumerate(items):
         now = time.monotonic()
-        if now - begun > QUIET_SECONDS and now - last > LINE_SECONDS:
+        if now - last > LINE_SECONDS:
             print(f"{what}: {done} of {len(items)}", file=sys.stderr, flush=True)
             last = now
         yield item

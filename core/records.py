@@ -29,6 +29,8 @@ class Clip:
         view: camera, where the dataset has several.
         split: train, val, test; None when unsplit.
         start_s, end_s: part of the source file, seconds; None for its ends.
+        crop: (left, top, width, height) of the annotated face window, as fractions of the upright frame; (0, 0, 1, 1)
+            where the file is the window already; None where none is annotated.
         sha256: of the source file's bytes.
     """
 
@@ -42,6 +44,7 @@ class Clip:
     split: str | None = None
     start_s: float | None = None
     end_s: float | None = None
+    crop: tuple[float, float, float, float] | None = None
     sha256: str | None = None
 
     def as_row(self) -> dict[str, Any]:
@@ -69,6 +72,7 @@ CLIP_SCHEMA = pa.schema(
         *(pa.field(name, pa.string()) for name in ("view", "split")),
         pa.field("start_s", pa.float64()),
         pa.field("end_s", pa.float64()),
+        pa.field("crop", pa.list_(pa.float64(), 4)),
         pa.field("sha256", pa.string()),
     ]
 )

@@ -13,6 +13,7 @@ import importlib
 import importlib.util
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from threading import RLock
 from typing import Any, Generic, TypeVar
 
 from .errors import ConfigError
@@ -73,10 +74,11 @@ class Registry(Generic[T]):
         self._targets: dict[str, str] = {}
         self._loaded: dict[str, T] = {}
         self._finders: list[Callable[[], dict[str, T]]] = []
+        self._lock = RLock()
 
     def add(self, name: str, target: str) -> None:
         """States an entry by its "module:attribute"; the module is imported at the first `get`."""
-        if name in self._targets:
+        if name in self._targets or name in self._loaded:
             raise ConfigError(f"{self.kind} '{name}' is registered twice")
         self._targets[name] = target
 
@@ -95,8 +97,14 @@ class Registry(Generic[T]):
         self._finders.append(find)
 
     def _run_finders(self) -> None:
-        while self._finders:
-            self._loaded.update(self._finders.pop()())
+        with self._lock:  # shards on several threads ask at once
+            while self._finders:
+                found = self._finders[0]()
+                twice = sorted(found.keys() & {*self._targets, *self._loaded})
+                if twice:
+                    raise ConfigError(f"{self.kind} '{twice[0]}' is registered twice, once by a module that declares it")
+                self._loaded.update(found)
+                del self._finders[0]  # only now: an error must come again when somebody asks again
 
     def names(self) -> list[str]:
         """All names, sorted."""

@@ -18,6 +18,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from .errors import InputError
+
 TEMP_PREFIX = ".tmp-"
 
 
@@ -30,6 +32,11 @@ def fsync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def _temporary(path: Path, kind: str = "") -> Path:
+    """A free hidden name beside `path` that still tells whose it is."""
+    return path.with_name(f"{TEMP_PREFIX}{uuid.uuid4().hex[:8]}-{kind}{path.name[-80:]}")
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Gives a temporary path in the same folder (same suffix) and moves it to `path` when the block ends well.
@@ -37,7 +44,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     On any exception the temporary file is removed and `path` stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{TEMP_PREFIX}{uuid.uuid4().hex[:8]}-{path.name[-80:]}")
+    temporary = _temporary(path)
     try:
         yield temporary
         with temporary.open("rb") as file:
@@ -72,20 +79,37 @@ def write_table(path: Path, table: pa.Table) -> None:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Gives a temporary folder beside `path` and swaps it in when the block ends well; the old folder is removed."""
+    """Gives a temporary folder beside `path` and swaps it in when the block ends well; the old folder is removed.
+
+    A swap is two renames. A kill between them leaves nothing under the name, and old and new whole beside it.
+
+    Raises:
+        InputError: `path` is the present folder or one above it.
+    """
+    path = path.resolve()
+    if Path.cwd().is_relative_to(path):
+        raise InputError(f"{path} is the present folder or above it, and would be replaced", hint="name another one")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{TEMP_PREFIX}{uuid.uuid4().hex[:8]}-{path.name[-80:]}")
-    old = path.with_name(f"{TEMP_PREFIX}{uuid.uuid4().hex[:8]}-old")
+    temporary, old = _temporary(path), _temporary(path, "old-")
     temporary.mkdir()
     try:
         yield temporary
-        if path.exists():
-            path.replace(old)
-        temporary.replace(path)
+        _swap(temporary, path, old)
         fsync_folder(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _swap(new: Path, path: Path, old: Path) -> None:
+    if path.exists():
+        path.replace(old)
+    try:
+        new.replace(path)
+    except BaseException:
+        if old.exists():
+            old.replace(path)
+        raise
 
 
 class ShardWriter:
@@ -119,8 +143,11 @@ class ShardWriter:
 
     def write(self, index: int, table: pa.Table, *, digest: str, **facts: Any) -> Path:
         """Writes the shard, then its marker; a stale marker goes first, so no moment shows a wrong "done"."""
-        self.marker_path(index).unlink(missing_ok=True)
+        marker = self.marker_path(index)
+        if marker.exists():
+            marker.unlink()
+            fsync_folder(marker.parent)  # or a power cut could bring the old marker back beside the new shard
         path = self.shard_path(index)
         write_table(path, table)
-        write_json(self.marker_path(index), {"digest": digest, "rows": table.num_rows, **facts})
+        write_json(marker, {"digest": digest, "rows": table.num_rows, **facts})
         return path

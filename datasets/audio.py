@@ -20,7 +20,7 @@ from av.video.stream import VideoStream as AvVideoStream
 from ..core.errors import CorruptMedia, NoAudioTrack, NotMedia, NoVideoStream, TruncatedMedia
 from ..core.shards import atomic_path
 from .containers import AUDIO_SUFFIXES, STILL_IMAGES, printable
-from .demux import OpenMedia, error_text, open_media, video_track
+from .demux import OpenMedia, error_text, open_media, seconds, video_track
 from .integrity import missing_wave_bytes
 
 SAMPLE_RATE = 16000
@@ -131,9 +131,9 @@ class _SoundReader:
         try:
             for packet in self.media.container.demux(tracks):
                 if packet.stream.index == self._track.index:
-                    yield from map(self._chunk, packet.decode())
-                elif self.first_picture is None:
-                    self.first_picture = _picture_time(packet)
+                    yield from map(self._chunk, self._track.decode(packet))
+                elif picture is not None and self.first_picture is None:
+                    self.first_picture = _picture_time(picture, packet)
         except (av.error.FFmpegError, ValueError) as error:
             raise CorruptMedia(f"{self._name}: the sound is damaged: {error_text(error)}") from error
 
@@ -145,7 +145,7 @@ class _SoundReader:
                 raise TruncatedMedia(f"{self._name}: the last {float(missing):.2f} s of the sound are missing")
         if self.media.kind not in ("mov", "flac") or not self._track.duration:
             return
-        declared = self._track.duration * Fraction(self._track.time_base)
+        declared = seconds(self._track.duration, self._track.time_base)
         first, last = chunks[0].start, chunks[-1].start
         if first is None or last is None:
             return
@@ -159,18 +159,18 @@ class _SoundReader:
         if frame.sample_rate != (self.rate or frame.sample_rate):
             raise CorruptMedia(f"{self._name}: the sample rate changes midway")
         self.rate = frame.sample_rate
-        start = frame.pts * Fraction(frame.time_base) if frame.pts is not None else None
+        start = seconds(frame.pts, frame.time_base) if frame.pts is not None else None
         return Chunk(start, _mono(frame))
 
 
-def _picture_time(packet: Packet) -> Fraction | None:
+def _picture_time(track: AvVideoStream, packet: Packet) -> Fraction | None:
     """Time of the first picture that this packet brings out."""
     try:
-        frames = packet.decode()
+        frames = track.decode(packet)
     except (av.error.FFmpegError, ValueError):
         # The picture's damage is reported by who reads the picture; its time is on the next packet that decodes.
         return None
-    return next((frame.pts * Fraction(frame.time_base) for frame in frames if frame.pts is not None), None)
+    return next((seconds(frame.pts, frame.time_base) for frame in frames if frame.pts is not None), None)
 
 
 def _sound_track(media: OpenMedia) -> AvAudioStream:
@@ -201,7 +201,7 @@ def _mono(frame: AudioFrame) -> np.ndarray:
     if data.dtype == np.uint8:
         data = (data.astype(np.float32) - 128) / 128
     elif data.dtype.kind == "i":
-        data = data.astype(np.float64) / -float(np.iinfo(data.dtype).min)
+        data = data.astype(np.float64) / 2.0 ** (8 * data.itemsize - 1)
     return data.mean(axis=0, dtype=np.float64).astype(np.float32)
 
 

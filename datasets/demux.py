@@ -22,6 +22,7 @@ from av.video.stream import VideoStream as AvVideoStream
 from ..core.errors import CorruptMedia, NotMedia, NoVideoStream, PlaylistRefused, TruncatedMedia
 from . import mp4_boxes
 from .containers import AUDIO_ONLY, STILL_IMAGES, open_regular, printable, sniff_handle
+from .integrity import Integrity, integrity
 from .source import VideoInfo
 
 _BUFFER = 1 << 16
@@ -110,7 +111,7 @@ def describe(media: OpenMedia) -> VideoInfo:
         rotation=orientation.degrees,
         fps=float(track.average_rate) if track.average_rate else None,
         duration_s=float(duration) if duration else None,
-        start_s=float(track.start_time * track.time_base) if track.start_time else 0.0,
+        start_s=float(seconds(track.start_time or 0, track.time_base)),
         declared_frames=(track.frames or None) if media.kind in TRACK_LENGTH else None,
         has_audio=bool(media.container.streams.audio),
     )
@@ -121,8 +122,8 @@ def declared_duration(media: OpenMedia, track: AvVideoStream) -> Fraction | None
 
     None without such a header: for MPEG and Ogg the library guesses from the last time stamp that it finds.
     """
-    if media.kind in TRACK_LENGTH and track.duration and track.time_base:
-        return track.duration * Fraction(track.time_base)
+    if media.kind in TRACK_LENGTH and track.duration:
+        return seconds(track.duration, track.time_base)
     if media.kind in FILE_LENGTH and media.container.duration:
         return Fraction(media.container.duration, av.time_base)
     return None
@@ -143,9 +144,14 @@ def _open_container(handle: BinaryIO, kind: str, path: str | os.PathLike[str]) -
             metadata_errors="replace",
         )
     except (av.error.FFmpegError, ValueError) as error:
-        if isinstance(error, EOFError):
+        if isinstance(error, EOFError) or integrity(handle, kind) is Integrity.CUT:
             raise TruncatedMedia(f"{printable(path)} ends inside its header") from error
         raise CorruptMedia(f"{printable(path)} cannot be opened as {kind}: {error_text(error)}") from error
+
+
+def seconds(ticks: int, base: Fraction | None) -> Fraction:
+    """Exact time of a number of ticks. An open track always has a time base, though the library's types allow None."""
+    return ticks * (base or Fraction(1))
 
 
 def error_text(error: Exception) -> str:

@@ -29,7 +29,7 @@ from .video import FPS, open_video, resample
 
 _BT709 = 1
 # The encoder's threads change how it cuts pictures up, and so its bytes.
-_X264 = "threads=1:lookahead_threads=1:sliced-threads=0"
+_X264 = "threads=1"
 
 
 class VideoWriter:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from math import floor
@@ -116,7 +116,7 @@ class VideoStream:
         self._items.close()
         self._source.close()
 
-    def _run(self) -> Iterator[tuple[float, np.ndarray]]:
+    def _run(self) -> Generator[tuple[float, np.ndarray]]:
         try:
             for item in self._source.pictures:
                 self._place(item)

@@ -30,14 +30,13 @@ class DirectEngine:
 
     def map(self, stage: str, function: Callable[[A], R], items: Sequence[A]) -> list[R]:
         """Results in the items' order; the first exception ends the stage."""
-        with ThreadPoolExecutor(self.workers) as pool:
+        pool = ThreadPoolExecutor(self.workers)
+        try:
             futures = [pool.submit(function, item) for item in items]
-            try:
-                return [future.result() for future in track(futures, stage)]
-            except BaseException:
-                for future in futures:
-                    future.cancel()
-                raise
+            return [future.result() for future in track(futures, stage)]
+        finally:
+            # After an error nobody waits for shards that are under way: what they finish is stored whole.
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 class PrefectEngine:
@@ -49,7 +48,7 @@ class PrefectEngine:
         from prefect.cache_policies import NO_CACHE
 
         # Our own content-addressed rows are the truth about what is done, so Prefect's cache stays out.
-        one = task(function, name=stage, cache_policy=NO_CACHE, persist_result=False)
+        one: Any = task(name=stage, cache_policy=NO_CACHE, persist_result=False)(function)
         futures = [one.submit(item) for item in items]
         return [future.result() for future in track(futures, stage)]
 
@@ -74,7 +73,9 @@ def run(name: str, body: Callable[[Engine], R], *, workers: int, use_prefect: bo
     from prefect import flow
     from prefect.task_runners import ThreadPoolTaskRunner
 
-    @flow(name=name, task_runner=ThreadPoolTaskRunner(max_workers=workers), persist_result=False)
+    threads: Any = ThreadPoolTaskRunner(max_workers=workers)
+
+    @flow(name=name, task_runner=threads, persist_result=False)
     def whole() -> Any:
         return body(PrefectEngine())
 

@@ -19,10 +19,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-from scipy.linalg import svdvals
 
 from ..core.errors import InputError
-from .frechet import Summary, as_rows, frechet_distance, root_of_scatter, summary_distance
+from .frechet import Summary, as_rows, frechet_distance, nuclear_norm, root_of_scatter, summary_distance
 
 T = TypeVar("T")
 Interval = tuple[float, float]
@@ -198,7 +197,7 @@ def _gram_engine(real: _Side, generated: _Side) -> Engine:
         block *= np.sqrt(x.weights / (x.n - 1))[:, None] * np.sqrt(y.weights / (y.n - 1))[None, :]
         gap = float(np.sum((x.mean - y.mean) ** 2))
         # Rounding here goes with the rows' distance from the origin, even where the drawn rows are all the same.
-        return max(0.0, gap + x.variance + y.variance - 2.0 * float(np.sum(svdvals(block))))
+        return max(0.0, gap + x.variance + y.variance - 2.0 * nuclear_norm(block))
 
     return distance
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..core.config import digest
 from ..core.counters import Counters
-from ..core.errors import MediaError, TalkForgeError
+from ..core.errors import InputError, MediaError, NoFace, TalkForgeError
 from ..core.records import file_sha256
 from ..core.registry import resolve
 from ..datasets.audio import read_audio
@@ -29,6 +29,9 @@ from .faces import Landmarker, Subject
 from .features import FeatureStore
 
 BATCH = 16  # frames handed to the extractors at a time
+# What a clip is to blame for, so that it holds wherever the row is used. Missing weights or packages are this machine's
+# state: stored under a clip's content, they would outlive their cure.
+CLIP_FAULTS = (MediaError, NoFace, InputError)
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,11 @@ class ExtractResult:
 
 
 def extract_shard(request: ExtractRequest) -> ExtractResult:
-    """Makes the missing feature rows of each clip; a clip that cannot be read becomes rows with the reason."""
+    """Makes the missing feature rows of each clip; a clip that cannot be read becomes rows with the reason.
+
+    Raises:
+        WeightsError, MissingPackage: what an extractor needs is not here; nothing is stored about the clip.
+    """
     result = ExtractResult()
     specs = [extractors.get(name) for name in request.extractors]
     store = FeatureStore(request.cache, request.crop)
@@ -113,9 +120,10 @@ class _Pass:
     ) -> None:
         self.clip, self.content, self.store, self.counters = clip, content, store, counters
         self.context = Context(device, counters)
-        # A crop around the face needs the faces, so their row comes along whether it was asked for or not.
+        # Who wants faces, or a crop around them, needs their row: it comes along whether it was asked for or not.
         by_face = store.crop == "face" and any(spec.picture for spec in missing)
-        stored = store.find(FACES, content) if by_face or any(spec.faces for spec in missing) else None
+        by_face = by_face or any(spec.faces for spec in missing)
+        stored = store.find(FACES, content) if by_face else None
         self.known = stored if stored is not None and stored.reason is None else None
         if by_face and stored is None and FACES not in missing:
             missing = [*missing, FACES]
@@ -131,7 +139,7 @@ class _Pass:
         try:
             if watching:
                 self._watch(list(watching.values()))
-        except TalkForgeError as error:
+        except CLIP_FAULTS as error:
             for name in watching:
                 self._fail(self._spec(name), error)
                 del running[name]
@@ -154,7 +162,7 @@ class _Pass:
     def _finish(self, spec: ExtractorSpec, extractor: ClipExtractor) -> None:
         try:
             values = extractor.finish()
-        except TalkForgeError as error:
+        except CLIP_FAULTS as error:
             self._fail(spec, error)
         else:
             self.store.save(spec, self.content, values)
@@ -187,6 +195,7 @@ class _Pass:
         )
         for extractor in watching:
             extractor.push(batch)
+        release_freed()
 
     def _cropped(self) -> Iterator[Item]:
         """Frames with their picture under the run's crop."""

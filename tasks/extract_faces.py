@@ -15,6 +15,7 @@ from ..core.errors import NoFace
 from .extractor import Batch, Context, ExtractorSpec, series, vectors
 from .faces import (
     BLENDSHAPES,
+    FACES_ID,
     LANDMARKER,
     MAX_FACES,
     PATIENCE,
@@ -26,7 +27,7 @@ from .faces import (
 from .features import FeatureRow
 
 FACES = ExtractorSpec(
-    id="faces-mediapipe",
+    id=FACES_ID,
     version=1,
     target="talkforge.tasks.extract_faces:FaceRows",
     columns={

@@ -17,7 +17,7 @@ from .extractor import Batch, Context, ExtractorSpec, vectors
 
 CLASSES = 400
 WINDOW = 16
-WINDOWS_PER_FORWARD = 2
+WINDOWS_PER_FORWARD = 1
 MIN_FULL, MAX_FULL = 9, 512  # frames; the network needs the first, memory sets the second
 NETWORK = "talkforge.models.i3d:load_i3d"
 

@@ -17,6 +17,7 @@ from ..core.counters import Counters
 from ..core.quiet import without_chatter
 from ..core.weights import weights_store
 
+FACES_ID = "faces-mediapipe"  # the extractor that stores them
 LANDMARKER = "mediapipe-face-landmarker"
 POINTS = 478
 BLENDSHAPES = 52

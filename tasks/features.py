@@ -1,8 +1,9 @@
 """Feature rows in a cache that is addressed by content.
 
 The key of a row is the sha256 of: the clip's bytes (and those of a separate sound file), extractor id and version,
-sha256 of its weights, its parameters and the crop. So a row is valid wherever its file lies and whatever it is called,
-and two runs that score the same clip share it. A failure is a row as well, with its reason.
+sha256 of its weights, its parameters, the crop's rule, and the key of the faces row where it depends on faces. So a row
+is valid wherever its file lies and whatever it is called, and two runs that score the same clip share it. A failure is
+a row as well, with its reason.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ import pyarrow.parquet as pq
 from ..core.config import digest
 from ..core.shards import write_table
 from ..core.weights import weights_store
-from .extractor import ExtractorSpec
+from .crop import CROP_RULES
+from .extractor import ExtractorSpec, extractors
+from .faces import FACES_ID
 
 ROW_LAYOUT = 1  # raised when the files' layout changes
 
@@ -84,6 +87,8 @@ def to_numpy(cell: Any) -> np.ndarray:
 def to_arrow(value: Any, kind: pa.DataType) -> pa.Array:
     """One cell as a one-row Arrow column; in a (N, D) array a row that is all NaN becomes null."""
     if isinstance(value, np.ndarray) and value.ndim == 2:
+        if value.shape[1] != kind.value_type.list_size:
+            raise ValueError(f"{value.shape[1]} numbers a row do not fit {kind}")
         missing = np.isnan(value).all(axis=1) if value.dtype.kind == "f" else np.zeros(len(value), dtype=bool)
         flat = pa.array(np.ascontiguousarray(value).ravel(), type=kind.value_type.value_type)
         rows = pa.FixedSizeListArray.from_arrays(flat, type=kind.value_type, mask=pa.array(missing))
@@ -103,8 +108,8 @@ class FeatureStore:
         self.root = (root or default_cache()) / f"layout-{ROW_LAYOUT}"
         self.crop = crop
 
-    def path(self, spec: ExtractorSpec, content: str) -> Path:
-        """Where the row of a clip lies; `content` is the digest of the clip's bytes."""
+    def key(self, spec: ExtractorSpec, content: str) -> str:
+        """Digest of everything that the row depends on; `content` is the digest of the clip's bytes."""
         identity: dict[str, Any] = {
             "content": content,
             "extractor": [spec.id, spec.version],
@@ -112,8 +117,14 @@ class FeatureStore:
             "params": dict(spec.params),
         }
         if spec.picture:
-            identity["crop"] = self.crop
-        key = digest(identity)
+            identity["crop"] = CROP_RULES[self.crop]
+        if spec.id != FACES_ID and (spec.faces or (spec.picture and self.crop == "face")):
+            identity["faces"] = self.key(extractors.get(FACES_ID), content)
+        return digest(identity)
+
+    def path(self, spec: ExtractorSpec, content: str) -> Path:
+        """Where the row of a clip lies."""
+        key = self.key(spec, content)
         return self.root / spec.id / key[:2] / f"{key}.parquet"
 
     def find(self, spec: ExtractorSpec, content: str) -> FeatureRow | None:

@@ -104,7 +104,7 @@ def test_a_short_clip_says_so(sample_clips: Path, tmp_path: Path) -> None:
 
     for side in ("real", "generated"):
         (tmp_path / side).mkdir()
-        reencode_clip(sample_clips / "jwp-intro-0.mp4", tmp_path / side / "blink.mp4", end_s=0.4)
+        reencode_clip(sample_clips / "test-movie-1.mp4", tmp_path / side / "blink.mp4", end_s=0.4)
     settings = {"real": tmp_path / "real", "generated": tmp_path / "generated", "out": tmp_path / "out", "method": "m"}
     outcome = evaluate(EvalConfig.model_validate(settings | {"cache": tmp_path / "cache", "prefect": False}))
     reasons = {name: one["reason"] for name, one in outcome.results["results"].items()}
