@@ -182,7 +182,7 @@ class Track:
     @property
     def range_s(self) -> tuple[float, float]:
         """Start and end in the public video, seconds."""
-        return float(self.frames[0]) / TRACK_FPS, float(self.frames[-1]) / TRACK_FPS
+        return float(self.frames[0]) / TRACK_FPS, float(self.frames[-1] + 1) / TRACK_FPS
 
 
 def read_track(path: Path) -> Track:

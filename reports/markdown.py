@@ -139,7 +139,7 @@ def _protocol(page: MarkdownPage, model: RunModel) -> None:
         page.text(escape(row.view.formula))
         page.text(escape(row.view.source))
         page.bullets(f"{escape(key)}: {escape(text)}" for key, text in row.protocol)
-        page.text("Weights:" if row.weights else "Weights: none")
+        page.text("Weights:" if row.weights else "Weights: none recorded")
         page.bullets(f"{escape(name)}: sha256 {code(digest)}" for name, digest in row.weights)
         if row.rejects:
             page.text("Not scored: " + ", ".join(f"{escape(reason)} {count}" for reason, count in row.rejects))

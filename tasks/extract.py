@@ -17,6 +17,7 @@ import numpy as np
 from ..core.config import digest
 from ..core.counters import Counters
 from ..core.errors import InputError, MediaError, NoFace, TalkForgeError
+from ..core.memory import release_freed
 from ..core.records import file_sha256
 from ..core.registry import resolve
 from ..datasets.audio import read_audio

@@ -19,6 +19,9 @@ from ..datasets.audio import SAMPLES_PER_FRAME, read_audio
 from ..datasets.encode import VideoWriter, reencode_clip
 from ..datasets.video import FPS, open_video, probe
 
+# The image library knows more, among them ones that start other programs or take a video's head for a picture.
+PORTRAIT_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+
 
 @dataclass(frozen=True)
 class TestItem:
@@ -73,12 +76,12 @@ def read_portrait(path: Path) -> np.ndarray:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=PORTRAIT_FORMATS) as image:
             frame = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except UnidentifiedImageError:
         with open_video(path) as frames:
             frame = next(iter(frames))[1]
-    except OSError as error:
+    except (OSError, Image.DecompressionBombError) as error:
         raise NotMedia(f"cannot read the portrait {path.name}: {error}") from error
     height, width = frame.shape[0] // 2 * 2, frame.shape[1] // 2 * 2
     if min(height, width) < 2:

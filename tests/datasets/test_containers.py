@@ -110,6 +110,13 @@ def test_text_and_unknown_content_is_not_media(content, tmp_path):
     assert caught.value.reason == "not_a_video"
 
 
+def test_a_playlist_in_another_encoding_is_no_sound(tmp_path):
+    path = tmp_path / "clip.mp4"
+    path.write_bytes("#EXTM3U\nother.ts\n".encode("utf-16"))  # begins with FF FE, like the sync word of MPEG audio
+    with pytest.raises(PlaylistRefused):
+        sniff(path)
+
+
 def test_empty_file_says_so(tmp_path):
     path = tmp_path / "clip.mp4"
     path.touch()
@@ -117,13 +124,13 @@ def test_empty_file_says_so(tmp_path):
         sniff(path)
 
 
-def test_what_is_no_regular_file_is_not_found(tmp_path):
+def test_what_is_no_regular_file_is_not_found(tmp_path, monkeypatch):
     fifo, folder, link = tmp_path / "fifo.mp4", tmp_path / "folder.mp4", tmp_path / "link.mp4"
     os.mkfifo(fifo)
     folder.mkdir()
     link.symlink_to(tmp_path / "nothing.mp4")
     with socket.socket(socket.AF_UNIX) as listening:
-        os.chdir(tmp_path)  # a socket's path must be short
+        monkeypatch.chdir(tmp_path)  # a socket's path must be short
         listening.bind("sock.mp4")
         for path in (fifo, folder, link, tmp_path / "absent.mp4", Path("/dev/zero"), tmp_path / "sock.mp4"):
             with pytest.raises(MediaNotFound) as caught:

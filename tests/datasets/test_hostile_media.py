@@ -1,10 +1,11 @@
-"""Broken and hostile files: each is an error with its own reason, never a shorter video, and never another file read."""
+"""Broken and hostile files: each is an error with its own reason, never a shorter video, never another file read."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import random
+import subprocess
 import sys
 from pathlib import Path
 
@@ -85,6 +86,34 @@ def test_two_lost_frames_at_the_end_are_noticed(tmp_path):
         count(short)
 
 
+def test_a_late_start_hides_no_loss_at_the_end(tmp_path):
+    whole = write_clip(tmp_path / "a.mp4", map(noisy, range(50)), ticks=range(25, 75), options={"bf": "0"}, **FRONT)
+    assert count(whole) == 50
+    with av.open(str(whole)) as container:
+        ends = [packet.pos + packet.size for packet in container.demux(video=0) if packet.size]
+    whole.write_bytes(whole.read_bytes()[: ends[40]])
+    with pytest.raises(errors.TruncatedMedia):
+        count(whole)
+
+
+def test_the_headers_duration_counts_where_there_are_no_sizes(tmp_path):
+    """An FLV file that ends with a whole tag; only its header knows that there was more."""
+    whole = noisy_clip(tmp_path / "a.flv", codec="flv")
+    with av.open(str(whole)) as container:
+        starts = [packet.pos for packet in container.demux(video=0) if packet.size]
+    whole.write_bytes(whole.read_bytes()[: starts[45]])
+    with pytest.raises(errors.TruncatedMedia, match=r"0\.\d+ s before the length in its header"):
+        count(whole)
+
+
+def test_a_header_without_anything_behind_it(tmp_path):
+    for name, size in (("a.mkv", 300), ("a.mpg", 20)):
+        whole = noisy_clip(tmp_path / name, **CONTAINERS[name])
+        whole.write_bytes(whole.read_bytes()[:size])
+        with pytest.raises(errors.TruncatedMedia, match="inside its header"):
+            count(whole)
+
+
 def test_index_missing_at_the_end(tmp_path):
     whole = noisy_clip(tmp_path / "a.mp4")
     for part in (0.3, 0.6, 0.97, 0.999):
@@ -107,17 +136,38 @@ def test_damage_in_the_middle_is_corruption(name, tmp_path):
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
 def test_a_picture_lost_in_the_middle_is_corruption(name, tmp_path):
-    """The decoder skips a packet it cannot read at all; the hole alone would look like an uneven source."""
-    whole = noisy_clip(tmp_path / name, options={"bf": "0", "crf": "20"})
+    """The decoder ignores a picture that no other one needs; the hole would look like an uneven source."""
+    params = "log-level=none:bframes=2:b-adapt=0:b-pyramid=0"
+    whole = noisy_clip(tmp_path / name, codec="libx265", options={"x265-params": params, "preset": "ultrafast"})
     with av.open(str(whole)) as container:
-        packets = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
-    data = bytearray(whole.read_bytes())
-    position, size = packets[25]
-    at = data.index(bytes(data[position : position + size][-200:]), position) + 200 - size
-    data[at + 4] = data[at + 4] & 0x80 | 31  # a NAL unit type that decoders ignore
-    (tmp_path / f"bad-{name}").write_bytes(data)
-    with pytest.raises(errors.CorruptMedia):
+        packets = [bytes(p) for p in container.demux(video=0) if p.size]
+    # NAL type 0 is a trailing picture that nothing refers to; type 48 is one that decoders pass over.
+    lost = next(p for p in packets[10:] if p[4] >> 1 == 0)
+    data = whole.read_bytes()
+    assert data.count(lost) == 1
+    (tmp_path / f"bad-{name}").write_bytes(data.replace(lost, lost[:4] + bytes([48 << 1]) + lost[5:]))
+    with pytest.raises(errors.CorruptMedia, match="1 pictures cannot be decoded"):
         count(tmp_path / f"bad-{name}")
+
+
+@pytest.mark.parametrize("params", ["open-gop=1:keyint=20:min-keyint=20:bframes=3", "intra-refresh=1:keyint=20"])
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_a_clip_cut_without_decoding_is_no_damage(params, suffix, tmp_path, ffmpeg):
+    """It begins with pictures that depend on data before the cut; players skip them, and so do we, with a note."""
+    whole = noisy_clip(tmp_path / f"a.{suffix}", options={"x264-params": f"{params}:scenecut=0"})
+    piece = tmp_path / f"b.{suffix}"
+    command = [ffmpeg, "-v", "error", "-ss", "1.0", "-i", str(whole), "-c", "copy", "-avoid_negative_ts", "make_zero"]
+    command.append(str(piece))
+    subprocess.run(command, check=True)
+    with open_video(piece) as stream:
+        frames = [frame for _, frame in stream]
+    command = [ffmpeg, "-v", "error", "-i", str(piece), "-fps_mode", "passthrough", "-f", "framecrc", "-"]
+    reference = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert len(frames) == sum(not line.startswith("#") for line in reference)
+    # Whatever was skipped stood at the start: the last picture is the source's last.
+    with open_video(whole) as stream:
+        last = [frame for _, frame in stream][-1]
+    assert np.array_equal(frames[-1], last) and 5 < len(frames) < 50
 
 
 def test_blocks_that_a_demuxer_skips_are_missed(tmp_path):
@@ -279,13 +329,18 @@ def test_a_playlist_opens_no_other_file(text, bait):
 
 
 @linux
-@pytest.mark.parametrize(("kind", "text"), [("concat", None), ("hls", "#EXTM3U\n#EXTINF:0.4,\nsecret.ts\n")])
-def test_a_demuxer_that_wants_more_files_gets_none(kind, text, bait):
+@pytest.mark.parametrize(
+    ("kind", "text", "error"),
+    [
+        ("concat", "ffconcat version 1.0\nfile secret.ts\n", errors.CorruptMedia),
+        ("hls", "#EXTM3U\n#EXTINF:0.4,\nsecret.ts\n", errors.PlaylistRefused),
+    ],
+)
+def test_a_demuxer_that_wants_more_files_gets_none(kind, text, error, bait):
     """The second line of defence, with the first one (the content check) taken away."""
     playlist, secret = bait
-    if text:
-        playlist.write_text(text)
+    playlist.write_text(text)
     with OpenWatch(secret) as watch, playlist.open("rb", buffering=0) as handle:
-        with pytest.raises((errors.PlaylistRefused, errors.CorruptMedia)):
+        with pytest.raises(error):
             demux._open_container(handle, kind, playlist)
         assert not watch.opened()

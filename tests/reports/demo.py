@@ -12,7 +12,6 @@ import random
 from typing import Any
 
 from PIL import Image, ImageDraw
-
 from talkforge.reports.view import ClipView, Curve, MetricView, RunView
 
 FPS = 25.0
@@ -106,7 +105,7 @@ def demo_results(method: str = "EDTalk") -> dict[str, Any]:
             rejects={"weights_missing": 12}, protocol={"crop": "face", "fps": 25, "vshift": 15},
         ),
         "fvd:i3d-k400-full": result(
-            None, None, n_scored=0, reason="weights_missing", hint="get them with: talkforge weights pull i3d_torchscript",
+            None, None, n_scored=0, reason="weights_missing", hint="get them with: talkforge weights pull i3d",
             rejects={"weights_missing": 12}, protocol=FVD_PROTOCOL | {"window": None, "frames": "whole video"},
         ),
     }  # fmt: skip
@@ -126,17 +125,17 @@ def demo_metrics() -> dict[str, MetricView]:
         ),
         "fd:mobilenet-v2": MetricView(
             "Fréchet distance, MobileNet", frechet, "own variant, no publication", "", False,
-            "Fréchet distance between pooled MobileNetV2 features of frames. A substitute for when Inception is absent.",
+            "Fréchet distance between pooled MobileNetV2 features of frames. A substitute without Inception.",
             "A substitute network: not FID, and never to be printed as FID.", "gap of mean features",
         ),
         "av_sync:mouth-envelope": MetricView(
-            "Mouth-speech correlation", "max over |lag| ≤ 15 of corr(mouth(t), envelope(t + lag))", "own metric", "", True,
-            "Best correlation between the mouth's opening and the speech envelope, mean over clips.",
+            "Mouth-speech correlation", "max over |lag| ≤ 15 of corr(mouth(t), envelope(t + lag))", "own metric", "",
+            True, "Best correlation between the mouth's opening and the speech envelope, mean over clips.",
             "No paper reports this number.",
         ),
         "lse_d:syncnet-v2-direct": MetricView(
-            "LSE-D, direct", "mean over frames of min over lags of |v − a|", "Prajwal et al., 2020, arXiv:2008.10010", "",
-            False, "SyncNet's distance between mouth crops and sound.", "Crops come from our tracker, not from S3FD.",
+            "LSE-D, direct", "mean over frames of min over lags of |v − a|", "Prajwal et al., 2020, arXiv:2008.10010",
+            "", False, "SyncNet's distance between mouth crops and sound.", "Crops come from our tracker, not S3FD.",
         ),
         "fvd:i3d-k400-full": MetricView(
             "FVD, whole videos", frechet, "Unterthiner et al., 2018, arXiv:1812.01717", "", False,
@@ -179,7 +178,7 @@ def strip(opening: list[float | None], tone: str, tiles: int = 10, seed: int = 0
 
 
 def curves(seed: int, frames: int) -> list[Curve]:
-    """Mouth openings of both clips and the speech envelope they should follow; the tracker lost the mouth for a while."""
+    """Mouth openings of both clips and the speech envelope; on some clips the tracker loses the mouth for a while."""
     rng = random.Random(seed + 1)
     loud = envelope(seed, frames)
     real = [0.03 + 0.28 * v + rng.gauss(0, 0.008) for v in loud]
