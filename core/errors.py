@@ -150,6 +150,12 @@ class TooShort(MediaError):
     reason = "too_short"
 
 
+class Undetermined(TalkForgeError):
+    """The clip can be measured and holds nothing that would settle the value, as a still mouth has no delay."""
+
+    reason = "undetermined"
+
+
 class NoFace(TalkForgeError):
     """No face was found where one is needed."""
 

@@ -102,9 +102,7 @@ def _table(path: Path) -> pa.Table:
         if path.suffix == ".parquet":
             return pq.read_table(path)
         # Names such as 007 are texts, whatever they look like.
-        texts = pa_csv.ConvertOptions(
-            column_types={name: pa.string() for name in ("clip", *TEXTS)}, strings_can_be_null=True
-        )
+        texts = pa_csv.ConvertOptions(column_types={name: pa.string() for name in ("clip", *TEXTS)})
         return pa_csv.read_csv(path, convert_options=texts)
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(f"cannot read the manifest {printable(path)}: {str(error).splitlines()[0]}") from error

@@ -173,7 +173,7 @@ def identity_ratio(clips: Iterable[Clip], *, seed: int = 0, val: float = 0.1, te
         members[split].append(identity)
         lack[split] -= sizes[identity]
     for split in shares:
-        if False:
+        if not members[split]:
             richest = max(shares, key=lambda name: len(members[name]))
             smallest = min(members[richest], key=lambda identity: (sizes[identity], identity))
             members[richest].remove(smallest)

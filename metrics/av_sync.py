@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..core.errors import TooShort
+from ..core.errors import TooShort, Undetermined
 from .base import ClipMetric, Features, MetricSpec, Row
 
 FPS = 25
@@ -77,6 +77,8 @@ def correlation_at(moving: np.ndarray, level: np.ndarray, lag: int) -> float:
         -1..1; 0 when the level is constant or fewer than 2 frames overlap.
     """
     count = len(moving)
+    if abs(lag) >= count:
+        return 0.0
     x = moving[max(lag, 0) : count + min(lag, 0)]
     e = level[max(-lag, 0) : count - max(lag, 0)]
     both = ~(np.isnan(x) | np.isnan(e))
@@ -107,8 +109,22 @@ def _best(generated: Features, real: Features) -> float:
     return float(correlations(generated[FACES], generated[SPEECH]).max())
 
 
+def offset(faces: Row, speech: Row) -> int:
+    """The lag of the largest r(d), frames; positive when the mouth comes after the sound.
+
+    Raises:
+        TooShort: as for `correlations`.
+        Undetermined: the mouth moves less than the landmarker's jitter, or nothing correlates at any lag.
+    """
+    found = correlations(faces, speech)
+    spread = float(np.nanstd(activity(mouth_opening(faces))))
+    if spread < JITTER or found.max() <= 0:
+        raise Undetermined(f"the mouth's activity spreads by {spread:.4f} eye distances a frame: it has no offset")
+    return int(found.argmax()) - MAX_LAG
+
+
 def _offset(generated: Features, real: Features) -> float:
-    return float(abs(int(correlations(generated[FACES], generated[SPEECH]).argmax()) - MAX_LAG))
+    return float(abs(offset(generated[FACES], generated[SPEECH])))
 
 
 _PROTOCOL = {"lags": f"-{MAX_LAG}..{MAX_LAG} frames", "mouth": "activity of the inner lips", "jitter": JITTER}
@@ -138,8 +154,8 @@ AV_OFFSET = ClipMetric(
         title="Mouth offset (proxy)",
         unit="frames",
         higher_is_better=False,
-        what="How many 25 fps frames the mouth lies beside the sound, at the best correlation.",
-        formula="|argmax over lags d of r(d)|, mean over clips",
+        what="How many 25 fps frames the mouth lies beside the sound, at the best correlation; a still mouth has none.",
+        formula="|argmax over lags d of r(d)| where the activity's standard deviation is at least s, mean over clips",
         source=_SOURCE,
         generated=(FACES, SPEECH),
         real=(),

@@ -221,7 +221,7 @@ def _reference(group: Sequence[Measured]) -> str:
     """Real against real: one figure when the runs agree, else lowest to highest."""
     results = [e.result for e in group if is_number(e.result["real_vs_real"])]
     ordered = sorted(results, key=lambda result: result["real_vs_real"])
-    texts = [reference_text(result | {"ci95": ordered[0]["ci95"]}) for result in ordered[:1] + ordered[-1:]]
+    texts = [reference_text({**result, "ci95": ordered[0]["ci95"]}) for result in ordered[:1] + ordered[-1:]]
     return " to ".join(dict.fromkeys(texts)) or MISSING
 
 

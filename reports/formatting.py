@@ -62,10 +62,10 @@ def _number(value: float, decimals: int | None) -> str:
 
 
 def plain(value: Any) -> str:
-    """A protocol, counter or environment value in words: yes/no, none, numbers as they are, nested ones as JSON."""
+    """A protocol, counter or environment value in words: yes/no, none (also for an empty list), nested ones as JSON."""
     if isinstance(value, str):
         return value
-    if value is None:
+    if value is None or value == {} or value == []:
         return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"

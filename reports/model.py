@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from .cells import NO_REASON, MetricCell, arrow, direction, metric_cell, reference_text, usable_interval
@@ -28,12 +30,8 @@ class MetricRow:
     protocol: list[tuple[str, str]]
     weights: list[tuple[str, str]]
     rejects: list[tuple[str, int]]
+    clip_title: str
     plot: IntervalPlot | None
-
-    @property
-    def clip_title(self) -> str:
-        """Heading of the clips' own values."""
-        return self.view.clip_title or self.view.title
 
 
 @dataclass(frozen=True)
@@ -117,6 +115,8 @@ def metric_view(metric_id: str, result: Mapping[str, Any], metrics: Mapping[str,
 def _metric_row(metric_id: str, result: Mapping[str, Any], run: RunView) -> MetricRow:
     higher = result["higher_is_better"]
     view = metric_view(metric_id, result, run.metrics)
+    points = [v for clip in run.clips if is_number(v := clip.values.get(metric_id))]
+    same = not view.clip_title and _is_mean(result["value"], points)
     return MetricRow(
         metric_id=metric_id,
         cell=metric_cell(result),
@@ -129,14 +129,20 @@ def _metric_row(metric_id: str, result: Mapping[str, Any], run: RunView) -> Metr
         protocol=flat_items(result["protocol"]),
         weights=list(result["weights"].items()),
         rejects=sorted(result["rejects"].items(), key=lambda item: (-item[1], item[0])),
-        plot=_plot(metric_id, result, run.clips, own_scale=not view.clip_title),
+        clip_title=view.clip_title or (view.title if same else f"{view.title}, per clip"),
+        plot=_plot(result, points if same else []),
     )
 
 
-def _plot(metric_id: str, result: Mapping[str, Any], clips: list[ClipView], own_scale: bool) -> IntervalPlot | None:
-    """Value, interval, real-vs-real and (when they are on its scale) the clips' numbers; None for a missing value."""
+def _is_mean(value: float | None, points: list[float]) -> bool:
+    """Whether the metric is the mean of its clips. A distance between sets is not, and what it says of a clip (a hint
+    where to look) is another quantity, which must share neither its axis nor its name."""
+    return is_number(value) and bool(points) and math.isclose(fmean(points), value, rel_tol=1e-3, abs_tol=1e-9)
+
+
+def _plot(result: Mapping[str, Any], points: list[float]) -> IntervalPlot | None:
+    """Value, interval, real-vs-real and the clips' numbers on one axis; None for a missing value."""
     value, ci, reference = result["value"], usable_interval(result["ci95"]), result["real_vs_real"]
-    points = [v for clip in clips if own_scale and is_number(v := clip.values.get(metric_id))]
     scale = scale_over([value, reference, *(ci or ()), *points])
     if scale is None or not is_number(value):
         return None

@@ -90,7 +90,8 @@ class MetricView:
     Args:
         comparability: why its numbers can (or cannot) stand next to published ones.
         clip_title: what the clips' own values are called where they are another quantity than the metric (a hint
-            where to look, under a distance between sets); empty when the metric is the mean of its clips.
+            where to look, under a distance between sets). Empty: the metric is the mean of its clips; where the
+            numbers contradict that, the reports say "<title>, per clip".
     """
 
     title: str

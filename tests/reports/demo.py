@@ -9,6 +9,7 @@ import hashlib
 import io
 import math
 import random
+from statistics import fmean
 from typing import Any
 
 from PIL import Image, ImageDraw
@@ -233,11 +234,17 @@ def demo_run(method: str = "EDTalk", *, hostile: bool = False) -> RunView:
         rejected_clip("mead/W015/front/happy/level_3/012", "track", "no_face", "no face in 131 of 131 frames"),
         rejected_clip("hdtf/WDA_AlexandriaOcasioCortez_000", "window", "too_short", "11 frames, 16 are needed"),
     ]
+    data = demo_results(method)
+    sync = [v for clip in clips if (v := clip.values.get("av_sync:mouth-envelope")) is not None]
+    data["results"]["av_sync:mouth-envelope"] |= {
+        "value": fmean(sync),
+        "ci95": [fmean(sync) - 0.07, fmean(sync) + 0.06],
+    }
     warnings = [
         "12 clips: a Fréchet distance over so few is biased upwards. Compare it with its real-vs-real figure only.",
         "2 generated files have no real partner and were not scored: 013.mp4, take (2).mp4",
     ]
-    return RunView(demo_results(method), clips, demo_metrics(), warnings)
+    return RunView(data, clips, demo_metrics(), warnings)
 
 
 def many_clips(count: int) -> RunView:

@@ -1,0 +1,158 @@
+"""Runs side by side: what may share a column, what is best, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from markdown_it import MarkdownIt
+from talkforge.core.errors import ConfigError
+from talkforge.reports.comparison import (
+    comparison_model,
+    relative_href,
+    render_comparison_html,
+    render_comparison_markdown,
+)
+from talkforge.tests.reports.demo import INJECTION, demo_comparison, result, results
+from talkforge.tests.reports.page import Page
+
+FVD, SYNC = "fvd:i3d-k400-16f", "av_sync:mouth-envelope"
+
+
+def runs_of(*entries: dict[str, Any]) -> list[dict[str, Any]]:
+    """Runs A, B, C... which all carry the metric `m:v`."""
+    return [results("ABCDEF"[k], m__v=entry) for k, entry in enumerate(entries)]
+
+
+def test_the_best_is_marked_by_the_direction_of_the_metric() -> None:
+    model = comparison_model(*demo_comparison())
+    best = {table.metric_id: [row.method for row in table.rows if row.cell.best] for table in model.columns}
+    assert best[FVD] == ["StyleTalk"]  # lowest of 412, 517, 389, 471
+    assert best[SYNC] == ["Wav2Lip"]  # highest of 0.58, 0.45, 0.61, 0.70
+    assert best["fvd:i3d-k400-full"] == []
+    order = {table.metric_id: [row.method for row in table.rows] for table in model.columns}
+    assert order[FVD] == ["StyleTalk", "EDTalk", "Wav2Lip", "SadTalker"]
+    assert order[SYNC] == ["Wav2Lip", "StyleTalk", "EDTalk", "SadTalker"]
+    assert order["fd:mobilenet-v2"][-1] == "Wav2Lip"  # no number: last, never the best
+
+
+def test_ties_are_both_best_and_a_lone_number_is_not() -> None:
+    (table,) = comparison_model(runs_of(result(2.0, None), result(2.0, None), result(3.0, None)), {}).columns
+    assert [row.cell.best for row in table.rows] == [True, True, False]
+    (table,) = comparison_model(runs_of(result(2.0, None), result(None, None, reason="no_face")), {}).columns
+    assert [row.cell.best for row in table.rows] == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        ({"protocol": {"crop": "none", "fps": 25}}, "protocol.crop: face (A, C); none (B)"),
+        ({"protocol": {"crop": "face"}}, "protocol.fps: 25 (A, C); absent (B)"),
+        ({"weights": {"net": "ab12"}}, "weights.net: absent (A, C); ab12 (B)"),
+        ({"unit": "px"}, "unit:  (A, C); px (B)"),
+        ({"higher_is_better": True}, "higher_is_better: no (A, C); yes (B)"),
+    ],
+)
+def test_numbers_measured_differently_never_share_a_table(change: dict[str, Any], difference: str) -> None:
+    runs = runs_of(result(3.0, [2.0, 4.0]), result(1.0, [0.5, 2.0]) | change, result(2.0, [1.0, 3.0]))
+    model = comparison_model(runs, {})
+    assert model.columns == []
+    (split,) = model.split
+    assert [[row.method for row in table.rows] for table in split.tables] == [["C", "A"], ["B"]]
+    assert difference in split.differences
+    assert [row.cell.best for table in split.tables for row in table.rows] == [True, False, False]
+    assert "m:v was measured in 2 different ways" in model.notes[0]
+    for text in (render_comparison_html(runs, {}), render_comparison_markdown(runs, {}).replace("\\", "")):
+        assert difference in text
+
+
+def test_a_run_without_a_number_does_not_split_a_column() -> None:
+    missing = result(None, None, reason="weights_missing", weights={}, n_scored=0)
+    model = comparison_model(runs_of(result(3.0, None, weights={"net": "ab"}), missing), {})
+    assert not model.split
+    (table,) = model.columns
+    assert [(row.method, row.cell.text) for row in table.rows] == [("A", "3"), ("B", "—")]
+
+
+def test_a_run_without_a_number_keeps_its_reason_beside_split_tables() -> None:
+    missing = result(None, None, reason="weights_missing", weights={})
+    runs = runs_of(result(3.0, None, weights={"net": "ab"}), result(2.0, None, weights={"net": "cd"}), missing)
+    (split,) = comparison_model(runs, {}).split
+    assert [[row.method for row in table.rows] for table in split.tables] == [["A"], ["B", "C"]]
+    assert split.differences == ["weights.net: ab (A); cd (B)"]
+
+
+def test_a_metric_that_a_run_lacks_is_a_dash_with_words() -> None:
+    page = Page(render_comparison_html(*demo_comparison()))
+    row = next(e for e in page.all("tr") if "matrix" not in e.attributes and e.text.split()[:1] == ["SadTalker"])
+    assert "not part of this run" in row.text
+
+
+def test_real_against_real_is_one_figure_or_a_range() -> None:
+    same = runs_of(result(3.0, None, real_vs_real=0.5), result(4.0, None, real_vs_real=0.5))
+    apart = runs_of(result(3.0, None, real_vs_real=0.7), result(4.0, None, real_vs_real=0.5), result(5.0, None))
+    assert comparison_model(same, {}).columns[0].reference == "0.5"
+    assert comparison_model(apart, {}).columns[0].reference == "0.5 to 0.7"
+    assert comparison_model(runs_of(result(3.0, None)), {}).columns[0].reference == "—"
+
+
+def test_intervals_share_the_axis_of_their_table() -> None:
+    runs = runs_of(result(10.0, [0.0, 20.0], real_vs_real=5.0), result(40.0, [20.0, 100.0], real_vs_real=5.0))
+    (table,) = comparison_model(runs, {}).columns
+    first, second = (row.plot for row in table.rows)
+    assert first and second
+    assert first.high == second.low  # both are 20
+    assert first.reference == second.reference
+    zero, hundred = first.low, second.high
+    assert zero is not None and hundred is not None
+    assert first.value == pytest.approx(zero + (hundred - zero) * 0.1, abs=0.02)
+    for place, label in table.ticks:
+        assert place == pytest.approx(zero + (hundred - zero) * float(label) / 100, abs=0.02)
+
+
+def test_different_numbers_of_clips_are_pointed_out() -> None:
+    model = comparison_model(runs_of(result(1.0, None, n_attempted=12), result(1.0, None, n_attempted=40)), {})
+    assert model.notes == ["The runs attempted different numbers of clips (A 12, B 40)."]
+
+
+def test_links_lead_to_the_runs() -> None:
+    runs, links = demo_comparison()
+    anchors = {
+        e.text: e.attributes["href"] for e in Page(render_comparison_html(runs, links)).all("a") if e.text in links
+    }
+    assert anchors == {method: href.replace(" ", "%20") for method, href in links.items()}
+    page = Page(MarkdownIt("commonmark").enable("table").render(render_comparison_markdown(runs, links)))
+    assert {(e.text, e.attributes["href"]) for e in page.all("a")} == set(anchors.items())
+
+
+@pytest.mark.parametrize(
+    "href", ["javascript:alert(1)", "https://host/x", "//host/x", "/etc/passwd", "JAVASCRIPT:x", "java\tscript:x"]
+)
+def test_a_link_that_is_not_relative_is_refused(href: str) -> None:
+    with pytest.raises(ConfigError, match="not relative"):
+        relative_href(href)
+
+
+def test_an_odd_relative_link_stays_a_path() -> None:
+    assert relative_href('a b/"><x>/report.html') == "a%20b/%22%3E%3Cx%3E/report.html"
+
+
+def test_two_runs_of_one_name_and_no_runs_are_refused() -> None:
+    run = results("A", m__v=result(1.0, None))
+    with pytest.raises(ConfigError, match="two runs carry the method name 'A'"):
+        render_comparison_html([run, run], {})
+    with pytest.raises(ConfigError, match="no runs"):
+        render_comparison_markdown([], {})
+    with pytest.raises(ConfigError, match="missing ci95"):
+        render_comparison_html([results("A", m__v={k: v for k, v in result(1.0, None).items() if k != "ci95"})], {})
+
+
+def test_a_method_named_like_markup_stays_text() -> None:
+    runs, _ = demo_comparison(split=True)
+    runs[0]["method"] = INJECTION
+    plain, _ = demo_comparison(split=True)
+    page, other = Page(render_comparison_html(runs, {})), Page(render_comparison_html(plain, {}))
+    assert page.skeleton() == other.skeleton()
+    assert not page.all("img") and INJECTION in page.all("table", class_="matrix")[0].text
+    shown = Page(MarkdownIt("commonmark", {"html": True}).enable("table").render(render_comparison_markdown(runs, {})))
+    assert not shown.all("img") and INJECTION in [e.text for e in shown.all("td")]
