@@ -102,7 +102,9 @@ class Registry(Generic[T]):
                 found = self._finders[0]()
                 twice = sorted(found.keys() & {*self._targets, *self._loaded})
                 if twice:
-                    raise ConfigError(f"{self.kind} '{twice[0]}' is registered twice, once by a module that declares it")
+                    raise ConfigError(
+                        f"{self.kind} '{twice[0]}' is registered twice, once by a module that declares it"
+                    )
                 self._loaded.update(found)
                 del self._finders[0]  # only now: an error must come again when somebody asks again
 

@@ -12,9 +12,11 @@ from typing import Any
 from ..core.errors import InputError
 from ..core.shards import write_text
 from ..reports.comparison import render_comparison_html, render_comparison_markdown
+from ..tasks.methods import TestItem
+from ..tasks.methods import methods as method_registry
 from .engine import run
-from .evaluate import EvalConfig, Outcome, evaluate
-from .generate import Generated, generate, items_from_clips
+from .evaluate import EvalConfig, Outcome, current, evaluate
+from .generate import Generated, generate, is_current, items_from_clips
 
 VIDEOS = "_videos"
 
@@ -40,22 +42,34 @@ def benchmark(base: EvalConfig, methods: Sequence[str]) -> Benchmark:
         base: `real`, `out` and all settings; `generated` and `method` are set a method at a time.
         methods: ids of built-in methods.
     """
-    return run("benchmark", lambda engine: _body(base, methods), workers=1, use_prefect=base.prefect)
-
-
-def _body(base: EvalConfig, methods: Sequence[str]) -> Benchmark:
     items = items_from_clips(base.real)
+    if all(_is_done(base, method, items) for method in methods):
+        # Nothing will be made, so no flow engine is started to say so.
+        base = base.model_copy(update={"prefect": False})
+    return run("benchmark", lambda engine: _body(base, methods, items), workers=1, use_prefect=base.prefect)
+
+
+def _is_done(base: EvalConfig, method: str, items: Sequence[TestItem]) -> bool:
+    made = all(is_current(method_registry.get(method), base.out / VIDEOS / method, item) for item in items)
+    return made and current(_config(base, method)) is not None
+
+
+def _config(base: EvalConfig, method: str) -> EvalConfig:
+    places = {"generated": base.out / VIDEOS / method, "out": base.out / method}
+    return base.model_copy(update=places | {"method": method})
+
+
+def _body(base: EvalConfig, methods: Sequence[str], items: Sequence[TestItem]) -> Benchmark:
     outcomes: dict[str, Outcome] = {}
     failed: dict[str, list[Generated]] = {}
     fresh = 0
     for method in methods:
-        videos = base.out / VIDEOS / method
-        made = generate(method, items, videos, workers=base.workers, use_prefect=base.prefect)
+        config = _config(base, method)
+        made = generate(method, items, config.generated, workers=base.workers, use_prefect=base.prefect)
         fresh += sum(one.fresh for one in made)
         failed[method] = [one for one in made if one.reason]
         if len(failed[method]) == len(made):
             raise InputError(f"method {method} made no video; {made[0].id}: {made[0].reason}: {made[0].message}")
-        config = base.model_copy(update={"generated": videos, "method": method, "out": base.out / method})
         outcomes[method] = evaluate(config)
     write_comparison(base.out, list(outcomes.values()))
     return Benchmark(outcomes, failed, fresh)

@@ -112,7 +112,7 @@ def evaluate(config: EvalConfig) -> Outcome:
     match = match_folders(config.real, config.generated, config.manifest)
     the_plan = plan(config)
     with owned(config.out):
-        identity = {"config_digest": config_digest(config, the_plan), "inputs_digest": match.digest()}
+        identity = _identity(config, the_plan, match)
         done = finished(config.out, identity)
         if done is not None:
             return Outcome(config.out, done, fresh=False, rejected=_rejected(done))
@@ -123,6 +123,16 @@ def evaluate(config: EvalConfig) -> Outcome:
             use_prefect=config.prefect,
         )
     return Outcome(config.out, results, fresh=True, rejected=_rejected(results))
+
+
+def current(config: EvalConfig) -> dict[str, Any] | None:
+    """The results in `config.out` when a run would find nothing to do, else None."""
+    match = match_folders(config.real, config.generated, config.manifest)
+    return finished(config.out, _identity(config, plan(config), match))
+
+
+def _identity(config: EvalConfig, the_plan: Plan, match: Match) -> dict[str, str]:
+    return {"config_digest": config_digest(config, the_plan), "inputs_digest": match.digest()}
 
 
 def _rejected(results: dict[str, Any]) -> int:

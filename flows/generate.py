@@ -131,11 +131,10 @@ def _rows(done: Sequence[Generated]) -> list[dict[str, Any]]:
 
 def generate_item(method: Method, out: Path, item: TestItem) -> Generated:
     """One item's video, made unless it is there already from the same inputs."""
-    target = out / f"{item.id}.mp4"
-    marker = out / "_done" / f"{item.id}.json"
+    target, marker = _places(out, item)
     try:
-        identity = digest({"method": [method.id, method.version], "item": _content(item)})
-        if target.is_file() and marker.is_file() and identity in marker.read_text(encoding="utf-8"):
+        identity = _identity(method, item)
+        if is_current(method, out, item):
             return Generated(item.id, target, fresh=False)
         target.parent.mkdir(parents=True, exist_ok=True)
         resolve(method.target)(item, target)
@@ -146,6 +145,21 @@ def generate_item(method: Method, out: Path, item: TestItem) -> Generated:
     except TalkForgeError as error:
         target.unlink(missing_ok=True)
         return Generated(item.id, None, fresh=False, reason=error.reason, message=error.message)
+
+
+def is_current(method: Method, out: Path, item: TestItem) -> bool:
+    """Whether the item's video is there and was made by this version of the method from these inputs."""
+    target, marker = _places(out, item)
+    there = target.is_file() and marker.is_file()
+    return there and _identity(method, item) in marker.read_text(encoding="utf-8")
+
+
+def _places(out: Path, item: TestItem) -> tuple[Path, Path]:
+    return out / f"{item.id}.mp4", out / "_done" / f"{item.id}.json"
+
+
+def _identity(method: Method, item: TestItem) -> str:
+    return digest({"method": [method.id, method.version], "item": _content(item)})
 
 
 def _content(item: TestItem) -> dict[str, Any]:

@@ -7,6 +7,7 @@ declares a tuple `METRICS`) and its test.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -71,6 +72,7 @@ class MetricSpec:
         why: the ground for that answer.
         protocol: facts that define the number, beside the run's crop and frame rate.
         default: part of the default set.
+        clip_title: what the clips' own values are where they are another quantity than the metric.
     """
 
     id: str
@@ -86,6 +88,7 @@ class MetricSpec:
     why: str
     protocol: Mapping[str, Any] = field(default_factory=dict)
     default: bool = True
+    clip_title: str = ""
 
     @property
     def extractors(self) -> tuple[str, ...]:
@@ -191,8 +194,8 @@ class ClipMetric:
 
     Attributes:
         spec: the declaration.
-        clip_value: from (generated, real) rows to a finite float; a typed error is a rejected clip. For a metric
-            without reference the second argument is not looked at.
+        clip_value: from (generated, real) rows to a float; a typed error, or a value that is not finite, is a rejected
+            clip. For a metric without reference the second argument is not looked at.
     """
 
     spec: MetricSpec
@@ -215,6 +218,8 @@ class ClipMetric:
             value = self.clip_value(generated or {}, real or {})
         except TalkForgeError as error:
             return ClipScore(pair.clip_id, None, error.reason, error.message)
+        if not math.isfinite(value):
+            return ClipScore(pair.clip_id, None, "not_finite", f"the value is {value}")
         return ClipScore(pair.clip_id, value)
 
     def _real_level(self, pairs: Sequence[Pair]) -> float | None:

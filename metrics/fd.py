@@ -21,6 +21,7 @@ FD_MOBILENET = FrechetMetric(
         real=("mobilenet-v2",),
         comparable_with_papers=False,
         why="papers use Inception features; this is another network under its own name",
+        clip_title="gap of mean features",
         protocol={"network": "mobilenet-v2-imagenet", "features": 1280, "frames": "every frame at 25 fps"},
     ),
     column="features",

@@ -111,7 +111,16 @@ def run_view(
 
 
 def _metric_view(spec: MetricSpec) -> MetricView:
-    return MetricView(spec.title, spec.formula, spec.source, spec.unit, spec.higher_is_better, spec.what, spec.why)
+    return MetricView(
+        title=spec.title,
+        formula=spec.formula,
+        source=spec.source,
+        unit=spec.unit,
+        higher_is_better=spec.higher_is_better,
+        description=spec.what,
+        comparability=spec.why,
+        clip_title=f"{spec.title}, {spec.clip_title}" if spec.clip_title else "",
+    )
 
 
 def _clip_view(clip: EvaluatedClip, scores: Mapping[str, ClipScore]) -> ClipView:

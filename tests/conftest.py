@@ -12,7 +12,7 @@ from talkforge.datasets.samples import cut_samples
 
 @pytest.fixture(scope="session")
 def sample_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of seven clips of a talking man, 48 frames each, with sound. Read only: all tests of a session share it."""
+    """Folder of seven clips of a talking man, 48 frames each, with sound. Read only: a session shares it."""
     folder = tmp_path_factory.mktemp("samples") / "clips"
     try:
         cut_samples(folder)

@@ -88,14 +88,12 @@ def test_folders_are_owned_one_by_one(tmp_path: Path) -> None:
         take(tmp_path / "b")
 
 
-def test_one_folder_has_one_lock_whatever_its_path_looks_like(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_folder_has_one_lock_whatever_its_path_looks_like(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (tmp_path / "link").symlink_to("out")
     monkeypatch.chdir(out)
-    for name in (Path("."), tmp_path / "link", Path("../out"), Path("sub/..")):
+    for name in (Path(), tmp_path / "link", Path("../out"), Path("sub/..")):
         with owned(out), pytest.raises(OutputBusy):
             take(name)
     assert [*out.iterdir()] == [], "the lock lies beside the folder, which the run replaces"

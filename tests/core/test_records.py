@@ -58,7 +58,9 @@ def test_a_plain_identifier_stays_as_it_is() -> None:
 
 
 def test_a_clip_is_a_row_of_its_schema() -> None:
-    known = Clip("d/a/1", Path("v.mp4"), Path("a.wav"), "a", "happy", 3, "front", "train", start_s=0.0, sha256="00" * 32)
+    known = Clip(
+        "d/a/1", Path("v.mp4"), Path("a.wav"), "a", "happy", 3, "front", "train", start_s=0.0, sha256="00" * 32
+    )
     bare = Clip("d/b/1", Path("w.mp4"))
     assert list(bare.as_row()) == CLIP_SCHEMA.names == [field.name for field in fields(Clip)]
     first, second = pa.Table.from_pylist([known.as_row(), bare.as_row()], schema=CLIP_SCHEMA).to_pylist()

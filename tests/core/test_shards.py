@@ -71,7 +71,9 @@ def test_a_kill_leaves_no_torn_shard_and_no_wrong_marker(tmp_path: Path) -> None
     assert len(states) == 20
     for state in states:
         assert state["shard"] != "torn"
-        assert state["marker"] is None or state["marker"] == state["shard"], "a marker belongs to the shard it stands by"
+        assert state["marker"] is None or state["marker"] == state["shard"], (
+            "a marker belongs to the shard it stands by"
+        )
     assert any(state["left"] for state in states), "no kill hit the writing itself: the test shows nothing"
     assert any(state["marker"] is not None for state in states)
 
@@ -129,6 +131,16 @@ def test_the_final_name_appears_only_at_the_end(tmp_path: Path) -> None:
         temporary.write_bytes(b"x")
         assert not path.exists()
     assert names(path.parent) == ["file.parquet"] and path.read_bytes() == b"x"
+
+
+def test_who_reads_the_old_file_reads_it_to_its_end(tmp_path: Path) -> None:
+    """The new content comes by a rename and never into the old file."""
+    path = tmp_path / "file.txt"
+    write_text(path, "old")
+    with path.open() as reader:
+        write_text(path, "new and longer")
+        assert reader.read() == "old"
+    assert path.read_text() == "new and longer"
 
 
 def test_a_block_that_writes_nothing_is_an_error_and_not_an_empty_file(tmp_path: Path) -> None:

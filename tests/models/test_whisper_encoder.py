@@ -76,10 +76,10 @@ class Theirs:
         states: list[torch.Tensor] = []
         first = self.network.blocks[0].register_forward_pre_hook(lambda _, given: states.append(given[0]))
         hooks = [block.register_forward_hook(lambda _, __, out: states.append(out)) for block in self.network.blocks]
-        states_and_end = [*states, self.network(mel)]
+        end = self.network(mel)
         for hook in (first, *hooks):
             hook.remove()
-        return torch.stack([*states[:-1], states_and_end[-1]], dim=2)
+        return torch.stack([*states[:-1], end], dim=2)
 
 
 class TestAgainstOpenaiWhisper:
@@ -111,15 +111,19 @@ class TestAgainstOpenaiWhisper:
 
     @needs_whisper
     @pytest.mark.parametrize("name", [TINY, BASE])
-    def test_every_hidden_state_in_single_precision(self, name: str) -> None:
-        """Massive activations (600 and more) in the last block make the last state ill-conditioned: either
-        implementation is up to 3e-3 from its own float64 run there, less than float16 can tell."""
-        ours = load(name)
-        mel = mel_of(speechlike(30.0), 1500)
+    def test_sound_to_every_hidden_state_in_single_precision(self, name: str) -> None:
+        """Front end and encoder of each. Given the same mel the two encoders agree to the bit here; the mels differ by
+        1e-7, and massive activations (600 and more) in the last block make the last state ill-conditioned: either one
+        is up to 3e-3 from its own float64 run there, less than float16 can tell."""
+        from whisper.audio import log_mel_spectrogram
+
+        ours, samples = load(name), speechlike(30.0)
         with torch.inference_mode():
-            difference = (ours(mel) - Theirs(ours)(mel)).abs().amax(dim=(0, 1, 3))
-        assert difference[:-1].max() < 1e-3
-        assert difference[-1] < 1e-2
+            theirs = Theirs(ours)(log_mel_spectrogram(torch.from_numpy(samples))[None])
+            difference = (ours(mel_of(samples, 1500)) - theirs).abs().amax(dim=(0, 1, 3))
+        largest = theirs.abs().amax(dim=(0, 1, 3))  # up to 500 in base
+        assert difference[:3].max() < 1e-4
+        assert (difference / largest).max() < 5e-4
 
 
 class TestAgainstGoldenNumbers:

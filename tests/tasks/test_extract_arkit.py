@@ -124,23 +124,25 @@ class TestIctFit:
         assert found.shift == pytest.approx(poses.shift, abs=1e-6)
 
     def test_a_pose_is_the_best_one(self, basis: FaceBasis) -> None:
-        """With noise there is no exact pose; then no nearby camera may fit better."""
+        """With noise no pose is exact; the bottom of the cost, along each turn and the scale, must then be here."""
         rng = np.random.default_rng(5)
         identity, expression, poses = self.synthetic(basis, 5)
         model = basis.shape(identity, expression)
-        seen = poses.project(model) + rng.standard_normal((5, 68, 2)) * 3
+        seen = poses.project(model) + rng.standard_normal((5, 68, 2)) * 10
         found = fit_poses(model, seen)
 
-        def cost(some: Poses) -> np.ndarray:
-            return ((some.project(model) - seen) ** 2).sum(axis=(1, 2))
+        def cost(turn: np.ndarray, growth: float) -> np.ndarray:
+            turned = Poses(found.scale * np.exp(growth), rotation_of(turn) @ found.rotation, found.shift)
+            centred = turned.project(model) - seen
+            return ((centred - centred.mean(axis=1, keepdims=True)) ** 2).sum(axis=(1, 2))
 
-        for _ in range(50):
-            turn = rotation_of(rng.standard_normal((5, 3)))
-            scale, shift = (
-                found.scale * np.exp(0.01 * rng.standard_normal(5)),
-                found.shift + rng.standard_normal((5, 2)),
-            )
-            assert (cost(Poses(scale, turn @ found.rotation, shift)) > cost(found)).all()
+        step, here = 0.1, cost(np.zeros(3), 0.0)
+        for axis in range(4):
+            turn, growth = np.eye(4)[axis, :3] * step, np.radians(step) * (axis == 3)
+            up, down = cost(turn, growth), cost(-turn, -growth)
+            assert (np.minimum(up, down) > here).all()
+            bottom = step * (down - up) / (2 * (up + down - 2 * here))
+            assert np.abs(bottom).max() < 0.005  # degrees
 
     def test_identity_and_poses_are_recovered_without_noise(self, basis: FaceBasis) -> None:
         identity, expression, poses = self.synthetic(basis)
