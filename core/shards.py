@@ -71,10 +71,14 @@ def write_json(path: Path, data: Any) -> None:
     write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def write_table(path: Path, table: pa.Table) -> None:
-    """Writes a Parquet file atomically (zstd, fixed layout, so equal tables give equal bytes)."""
+def write_table(path: Path, table: pa.Table, *, group_rows: int | None = None) -> None:
+    """Writes a Parquet file atomically (zstd, fixed layout, so equal tables give equal bytes).
+
+    Args:
+        group_rows: rows that are read together at least; the library's default when None.
+    """
     with atomic_path(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd", store_schema=True)
+        pq.write_table(table, temporary, compression="zstd", store_schema=True, row_group_size=group_rows)
 
 
 @contextmanager
@@ -120,10 +124,12 @@ class ShardWriter:
         stage: name of the stage; markers go to `root/_done/<stage>/part-....json`.
         folder: where the shards of this stage live, relative to `root`.
         total: number of shards.
+        group_rows: rows of a shard that are read together at least, see `write_table`.
     """
 
-    def __init__(self, root: Path, stage: str, *, folder: str, total: int) -> None:
+    def __init__(self, root: Path, stage: str, *, folder: str, total: int, group_rows: int | None = None) -> None:
         self.root, self.stage, self.folder, self.total = root, stage, folder, total
+        self.group_rows = group_rows
 
     def shard_path(self, index: int) -> Path:
         """Where shard `index` lives."""
@@ -148,6 +154,6 @@ class ShardWriter:
             marker.unlink()
             fsync_folder(marker.parent)  # or a power cut could bring the old marker back beside the new shard
         path = self.shard_path(index)
-        write_table(path, table)
+        write_table(path, table, group_rows=self.group_rows)
         write_json(marker, {"digest": digest, "rows": table.num_rows, **facts})
         return path

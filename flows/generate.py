@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,25 +19,13 @@ from ..tasks.methods import Method, TestItem, methods
 from .engine import Engine, run
 
 
-class TestSetItem(Config):
-    """One item of a test set file; paths are relative to the file."""
-
-    __test__ = False
-
-    id: str
-    portrait: Path
-    audio: Path
-    video: Path | None = None
-    emotion: str | None = None
-
-
 class TestSet(Config):
-    """A test set file."""
+    """A test set file; its paths are relative to the file."""
 
     __test__ = False
 
     name: str
-    items: list[TestSetItem]
+    items: list[TestItem]
 
     @classmethod
     def read(cls, path: Path) -> list[TestItem]:
@@ -57,9 +45,9 @@ class TestSet(Config):
         return items
 
 
-def _resolved(item: TestSetItem, base: Path) -> TestItem:
+def _resolved(item: TestItem, base: Path) -> TestItem:
     video = None if item.video is None else base / item.video
-    return TestItem(item.id, base / item.portrait, base / item.audio, video, item.emotion)
+    return replace(item, portrait=base / item.portrait, audio=base / item.audio, video=video)
 
 
 def items_from_clips(folder: Path) -> list[TestItem]:

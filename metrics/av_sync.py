@@ -18,6 +18,9 @@ about 0, which is the right value and not a missing one.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from ..core.errors import TooShort, Undetermined
@@ -127,42 +130,37 @@ def _offset(generated: Features, real: Features) -> float:
     return float(abs(offset(generated[FACES], generated[SPEECH])))
 
 
-_PROTOCOL = {"lags": f"-{MAX_LAG}..{MAX_LAG} frames", "mouth": "activity of the inner lips", "jitter": JITTER}
-_SOURCE = "ours; a proxy, see the module's formula"
-_WHY = "no paper reports it"
+def _declare(name: str, clip_value: Callable[[Features, Features], float], **facts: Any) -> ClipMetric:
+    """The declaration of a measure of r(d); all share what they look at and how."""
+    spec = MetricSpec(
+        id=f"{name}:mouth-envelope",
+        source="ours; a proxy, see the module's formula",
+        generated=(FACES, SPEECH),
+        real=(),
+        comparable_with_papers=False,
+        why="no paper reports it",
+        protocol={"lags": f"-{MAX_LAG}..{MAX_LAG} frames", "mouth": "activity of the inner lips", "jitter": JITTER},
+        **facts,
+    )
+    return ClipMetric(spec, clip_value)
 
-AV_SYNC = ClipMetric(
-    MetricSpec(
-        id="av_sync:mouth-envelope",
-        title="Mouth sync (proxy)",
-        unit="r",
-        higher_is_better=True,
-        what="Best correlation between mouth movement and loudness within 0.6 s; a frozen mouth scores about 0.",
-        formula="max over lags d of sum x'_k e'_(k-d) / sqrt((sum x'^2 + n s^2)(sum e'^2)), mean over clips",
-        source=_SOURCE,
-        generated=(FACES, SPEECH),
-        real=(),
-        comparable_with_papers=False,
-        why=_WHY,
-        protocol=_PROTOCOL,
-    ),
+
+AV_SYNC = _declare(
+    "av_sync",
     _best,
+    title="Mouth sync (proxy)",
+    unit="r",
+    higher_is_better=True,
+    what="Best correlation between mouth movement and loudness within 0.6 s; a frozen mouth scores about 0.",
+    formula="max over lags d of sum x'_k e'_(k-d) / sqrt((sum x'^2 + n s^2)(sum e'^2)), mean over clips",
 )
-AV_OFFSET = ClipMetric(
-    MetricSpec(
-        id="av_offset:mouth-envelope",
-        title="Mouth offset (proxy)",
-        unit="frames",
-        higher_is_better=False,
-        what="How many 25 fps frames the mouth lies beside the sound, at the best correlation; a still mouth has none.",
-        formula="|argmax over lags d of r(d)| where the activity's standard deviation is at least s, mean over clips",
-        source=_SOURCE,
-        generated=(FACES, SPEECH),
-        real=(),
-        comparable_with_papers=False,
-        why=_WHY,
-        protocol=_PROTOCOL,
-    ),
+AV_OFFSET = _declare(
+    "av_offset",
     _offset,
+    title="Mouth offset (proxy)",
+    unit="frames",
+    higher_is_better=False,
+    what="How many 25 fps frames the mouth lies beside the sound, at the best correlation; a still mouth has none.",
+    formula="|argmax over lags d of r(d)| where the activity's standard deviation is at least s, mean over clips",
 )
 METRICS = (AV_SYNC, AV_OFFSET)

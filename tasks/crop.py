@@ -69,10 +69,15 @@ def aligned_224(frame: np.ndarray, face: Face) -> np.ndarray:
     return cv2.warpAffine(frame, matrix, (224, 224), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
 
 
+def pixel_box(square: np.ndarray) -> tuple[int, int, int]:
+    """Left, top and side in whole pixels of the square (centre x, centre y, side); it may reach outside the frame."""
+    side = max(2, round(float(square[2])))
+    return round(float(square[0] - square[2] / 2)), round(float(square[1] - square[2] / 2)), side
+
+
 def crop_square(frame: np.ndarray, square: np.ndarray, size: int = FACE_SIZE) -> np.ndarray:
     """Cuts the square (centre x, centre y, side) and scales it to (size, size, 3); outside the frame it mirrors."""
-    side = max(2, round(float(square[2])))
-    left, top = round(float(square[0] - square[2] / 2)), round(float(square[1] - square[2] / 2))
+    left, top, side = pixel_box(square)
     height, width = frame.shape[:2]
     pad = max(0, -left, -top, left + side - width, top + side - height)
     if pad:
@@ -91,6 +96,7 @@ class Item:
     face: Face | None
     scene: int = 0
     subject: np.ndarray | None = None
+    square: np.ndarray | None = None  # the scene's settled square, held over gaps of any length
 
 
 @dataclass
@@ -139,6 +145,7 @@ class FaceCropper:
     def _crop(self, item: Item) -> Item:
         if item.face is not None:
             self._last_seen = item.index
+        item.square = self._square
         if self._square is not None and self._last_seen is not None:
             gap = item.index - self._last_seen
             if gap <= BRIDGED_FRAMES:

@@ -6,7 +6,7 @@ Rows that are stored already are not made again; stored faces are replayed inste
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,13 +16,13 @@ import numpy as np
 
 from ..core.config import digest
 from ..core.counters import Counters
-from ..core.errors import InputError, MediaError, NoFace, TalkForgeError
+from ..core.errors import InputError, MediaError, NoFace, TalkForgeError, TooShort
 from ..core.memory import release_freed
 from ..core.records import file_sha256
 from ..core.registry import resolve
-from ..datasets.audio import read_audio
+from ..datasets.audio import SAMPLES_PER_FRAME, read_audio
 from ..datasets.containers import printable
-from ..datasets.video import open_video, resample
+from ..datasets.video import FPS, VideoStream, open_video, resample
 from .crop import FaceCropper, Item
 from .extract_faces import FACES, replay
 from .extractor import Batch, ClipExtractor, Context, ExtractorSpec, extractors
@@ -42,17 +42,27 @@ class ClipFile:
     Attributes:
         video: the file with the picture.
         audio: the file with the sound; the video itself when the sound is inside.
+        start_s, end_s: part of both, seconds since the first picture, rounded to whole frames at 25 fps; None for
+            their ends.
     """
 
     video: Path
     audio: Path
+    start_s: float | None = None
+    end_s: float | None = None
 
-    def content(self) -> str:
-        """Digest of the bytes that a feature row depends on."""
-        parts = [file_sha256(self.video)]
+    def content(self, sha256: Callable[[Path], str] = file_sha256) -> str:
+        """Digest of what a feature row depends on: the bytes, and which part of them."""
+        parts: list[Any] = [sha256(self.video)]
         if self.audio != self.video:
-            parts.append(file_sha256(self.audio))
+            parts.append(sha256(self.audio))
+        if self.start_s is not None or self.end_s is not None:
+            parts.append({"frames": self.frames()})
         return parts[0] if len(parts) == 1 else digest(parts)
+
+    def frames(self) -> tuple[int, int | None]:
+        """First 25 fps frame of the part, and the one after its last (None: to the end)."""
+        return round((self.start_s or 0) * FPS), None if self.end_s is None else round(self.end_s * FPS)
 
 
 @dataclass(frozen=True)
@@ -156,9 +166,11 @@ class _Pass:
     def _sound(self) -> np.ndarray | MediaError:
         """The clip's sound, or the error that says why there is none, for the extractors to explain."""
         try:
-            return read_audio(self.clip.audio)
+            samples = read_audio(self.clip.audio)
         except MediaError as error:
             return error
+        first, last = self.clip.frames()
+        return samples[first * SAMPLES_PER_FRAME : None if last is None else last * SAMPLES_PER_FRAME]
 
     def _finish(self, spec: ExtractorSpec, extractor: ClipExtractor) -> None:
         try:
@@ -193,6 +205,7 @@ class _Pass:
             faces=[item.face for item in items],
             scenes=[item.scene for item in items],
             subject=[item.subject for item in items],
+            squares=[item.square for item in items],
         )
         for extractor in watching:
             extractor.push(batch)
@@ -213,17 +226,31 @@ class _Pass:
     def _tracked(self) -> Iterator[Item]:
         """25 fps frames with the subject's face, detected now or replayed from the stored row."""
         with ExitStack() as stack:
-            frames = resample(stack.enter_context(open_video(self.clip.video, counters=self.counters)))
+            frames = self._part(stack.enter_context(open_video(self.clip.video, counters=self.counters)))
             if self.detects:
                 landmarker, subject = stack.enter_context(Landmarker(self.counters)), Subject()
-                for index, _, frame in frames:
+                for index, frame in frames:
                     face = subject.choose(frame, landmarker.detect(frame, index), index)
                     yield Item(index, frame, face, subject.scene)
                 return
             faces, scenes = replay(self.known) if self.known is not None else ([], [])
-            for index, _, frame in frames:
+            for index, frame in frames:
                 known = index < len(faces)
                 yield Item(index, frame, faces[index] if known else None, scenes[index] if known else 0)
+
+    def _part(self, stream: VideoStream) -> Iterator[tuple[int, np.ndarray]]:
+        """25 fps frames of the clip's part, numbered from 0."""
+        first, last = self.clip.frames()
+        end = first
+        for slot, _, frame in resample(stream):
+            self.context.info = stream.info
+            if last is not None and slot >= last:
+                break
+            if slot >= first:
+                end = slot + 1
+                yield slot - first, frame
+        if end == first:
+            raise TooShort(f"{printable(self.clip.video)} has no picture after {self.clip.start_s} s")
 
 
 def stored(store: FeatureStore, content: str, names: Sequence[str]) -> dict[str, Any]:

@@ -79,6 +79,7 @@ ICT = ExtractorSpec(
     faces=True,
     weights=(LANDMARKER, "ict-facekit-mesh", "ict-facekit-indices"),
     params={"ridge_cm2": RIDGE, "landmarks": 68, "camera": "weak perspective", "error": "rms / outer eye distance"},
+    steps={"identity": 0},
 )
 EXTRACTORS = (ARKIT, ICT)
 

@@ -40,6 +40,7 @@ def _spec(name: str, loader: str, weights: str, layers: int, width: int, what: s
             "last_state": "ln_post",
             "block_seconds": 30,
         },
+        steps={"states": 2},
     )
 
 

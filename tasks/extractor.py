@@ -18,6 +18,7 @@ import pyarrow as pa
 from ..core.counters import Counters
 from ..core.errors import MediaError
 from ..core.registry import Registry, resolve
+from ..datasets.source import VideoInfo
 from .faces import Face
 
 
@@ -36,6 +37,7 @@ class ExtractorSpec:
         audio: wants the clip's sound.
         weights: names in the weights store.
         params: constants that define the row; part of its identity.
+        steps: list column -> entries for each 25 fps frame, where it is not 1; 0 for a list that is no series.
     """
 
     id: str
@@ -48,6 +50,7 @@ class ExtractorSpec:
     audio: bool = False
     weights: tuple[str, ...] = ()
     params: Mapping[str, Any] = field(default_factory=dict)
+    steps: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ class Batch:
         faces: B observations of the subject's face, None where it was not found.
         scenes: B numbers of scene cuts before each frame.
         subject: B pictures under the run's crop, uint8 RGB, None where there is no face to crop.
+        squares: B settled squares (centre x, centre y, side) of the crop "face", float64 (3,) pixels, None before a
+            scene's first face; the crop of a frame where the subject is not seen is the one it had before.
     """
 
     index: np.ndarray
@@ -67,6 +72,7 @@ class Batch:
     faces: list[Face | None]
     scenes: list[int]
     subject: list[np.ndarray | None]
+    squares: list[np.ndarray | None] = field(default_factory=list)
 
 
 @dataclass
@@ -77,11 +83,13 @@ class Context:
         device: torch device name.
         counters: work done; extractors add their forwards.
         audio: float32 (S,) at 16 kHz, time zero at the first frame; the error when there is none; None when not asked.
+        info: header of the video, once it is open.
     """
 
     device: str
     counters: Counters
     audio: np.ndarray | MediaError | None = None
+    info: VideoInfo | None = None
 
     def network(self, target: str) -> Any:
         """The network that "module:loader" names, loaded once per process and device, shared between clips."""

@@ -64,6 +64,10 @@ class FeatureRow:
         """A list column as (N,) or (N, D); null entries of a float column are NaN."""
         return to_numpy(self._table[column].chunk(0)[0])
 
+    def column(self, column: str) -> pa.Array:
+        """A column as a one-row Arrow array."""
+        return self._table[column].combine_chunks()
+
     def value(self, column: str) -> Any:
         """A plain column as a Python value."""
         return self._table[column][0].as_py()

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass as checked_dataclass
 
 from ..core.counters import Counters
 from ..core.errors import InputError, NotMedia
@@ -23,9 +25,9 @@ from ..datasets.video import FPS, open_video, probe
 PORTRAIT_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class TestItem:
-    """What one video is generated from.
+    """What one video is generated from; an entry of a test set file.
 
     Attributes:
         id: stem of the output file.

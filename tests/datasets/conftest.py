@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 
@@ -26,12 +25,3 @@ def ffmpeg_frames(ffmpeg):
         return np.frombuffer(raw.stdout, np.uint8).reshape(-1, height, width, 3)
 
     return decode
-
-
-@pytest.fixture(scope="session")
-def media() -> Path:
-    """Folder of real clips."""
-    folder = os.environ.get("TALKFORGE_MEDIA")
-    if not folder or not Path(folder).is_dir():
-        pytest.skip("TALKFORGE_MEDIA names no folder of real clips")
-    return Path(folder)

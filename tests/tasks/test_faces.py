@@ -64,6 +64,15 @@ def test_two_crossing_faces_keep_their_identities() -> None:
         assert x_of(chosen) == 20 + 4 * index and chosen is not None and chosen.track == 0
 
 
+def test_a_face_that_comes_close_takes_no_identity() -> None:
+    """Both overlap the subject's last box; the subject then leaves and the newcomer is not taken for it."""
+    subject = Subject()
+    one, newcomer = face_box(60, 60, 50), face_box(75, 60, 45)
+    subject.choose(GREY, [one], 0)
+    assert x_of(subject.choose(GREY, by_size(one, newcomer), 1)) == 60
+    assert subject.choose(GREY, [newcomer], 2) is None
+
+
 @pytest.mark.parametrize(("away", "same"), [(1, True), (PATIENCE - 1, True), (PATIENCE, False)])
 def test_a_face_that_comes_back_in_time_is_the_same_one(away: int, same: bool) -> None:
     """It is away for `away` frames; another face is there all the time."""
