@@ -17,6 +17,7 @@ from ..core.lock import owned
 from ..core.provenance import environment, now, version
 from ..core.shards import atomic_folder
 from ..core.weights import weights_store
+from ..metrics.av_sync import FACES
 from ..metrics.base import Metric, Pair, Score, Settings, select
 from ..reports.run import EvaluatedClip, write_run
 from ..tasks.crop import CROP_RULES
@@ -76,14 +77,24 @@ class Outcome:
 def plan(config: EvalConfig) -> Plan:
     """Chooses metrics and extractors; a metric whose weights are absent stays in the plan with the way to get them."""
     chosen = select(config.metrics)
-    missing = {metric.spec.id: message for metric in chosen if (message := missing_weights(metric.spec.extractors))}
+    missing = {
+        metric.spec.id: message
+        for metric in chosen
+        if (message := missing_weights(metric.spec.extractors, config.crop))
+    }
     wanted = [name for metric in chosen if metric.spec.id not in missing for name in metric.spec.extractors]
     return Plan(chosen, missing, tuple(dict.fromkeys([*wanted, *(REPORT_EXTRACTORS if wanted else ())])))
 
 
-def missing_weights(names: Sequence[str]) -> str | None:
-    """Which weights of these extractors are not in the store and how to get them, or None."""
-    wanted = dict.fromkeys(weight for name in names for weight in extractors.get(name).weights)
+def missing_weights(names: Sequence[str], crop: str = "face") -> str | None:
+    """Which weights of these extractors are not in the store and how to get them, or None.
+
+    A crop around the face wants the landmarker's as well.
+    """
+    specs = [extractors.get(name) for name in names]
+    if crop == "face" and any(spec.picture for spec in specs):
+        specs.append(extractors.get(FACES))
+    wanted = dict.fromkeys(weight for spec in specs for weight in spec.weights)
     absent = [weight for weight in wanted if not weights_store().status(weight).ok]
     return f"get them with: talkforge weights pull {' '.join(absent)}" if absent else None
 
@@ -108,7 +119,7 @@ def evaluate(config: EvalConfig) -> Outcome:
     Raises:
         InputError: a folder is missing or empty, nothing matches, or `out` holds something else.
     """
-    check_out(config.out)
+    check_out(config.out, config.real, config.generated, Path.cwd())
     match = match_folders(config.real, config.generated, config.manifest)
     the_plan = plan(config)
     with owned(config.out):
@@ -139,8 +150,13 @@ def _rejected(results: dict[str, Any]) -> int:
     return max((r["n_attempted"] - r["n_scored"] for r in results["results"].values()), default=0)
 
 
-def check_out(out: Path) -> None:
+def check_out(out: Path, *inputs: Path) -> None:
     """Refuses a folder that holds something other than an earlier run, because a run replaces its folder whole."""
+    for folder in inputs:
+        if folder.resolve().is_relative_to(out.resolve()):
+            raise InputError(
+                f"{folder} is inside --out {out}, which is replaced", hint="give --out a folder of its own"
+            )
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file", hint="give --out a folder")
     if out.is_dir() and any(out.iterdir()) and not (out / "results.json").is_file():

@@ -85,21 +85,29 @@ def test_generate_from_a_test_set_keeps_what_is_done(sample_clips: Path, tmp_pat
 
 
 def test_a_terminated_run_exits_with_3_and_goes_on(sample_clips: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "talkforge.cli", "eval", "--real", str(sample_clips), "--no-prefect"]
-    command += ["--generated", str(sample_clips), "--out", "out", "--cache", "cache", "--workers", "1"]
+    (tmp_path / "clips").mkdir()
+    for k in range(2):
+        (tmp_path / "clips" / f"{k}.mp4").symlink_to(sample_clips / f"test-movie-{k}.mp4")
+    command = [sys.executable, "-m", "talkforge.cli", "eval", "--real", "clips", "--generated", "clips", "--no-prefect"]
+    command += ["--out", "out", "--cache", "cache", "--workers", "1"]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
-    while not list((tmp_path / "cache").rglob("*.parquet")) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    while not finished_rows(tmp_path / "cache") and time.monotonic() < deadline:
+        time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 3
     assert errors.splitlines()[-1] == "talkforge: interrupted; run the same command again to go on"
     assert not (tmp_path / "out").exists()
+    kept = len(finished_rows(tmp_path / "cache"))
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     counters = json.loads((tmp_path / "out" / "results.json").read_text())["counters"]
-    assert counters["cache_hits"] > 0
+    assert counters["cache_hits"] >= kept > 0
+
+
+def finished_rows(cache: Path) -> list[Path]:
+    return [path for path in cache.rglob("*.parquet") if not path.name.startswith(".")]
 
 
 def test_the_metrics_page_is_current() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from talkforge.core.errors import ConfigError, InputError, OutputBusy
 from talkforge.core.lock import owned
+from talkforge.core.weights import weights_store
 from talkforge.datasets.encode import VideoWriter
 from talkforge.flows.benchmark import Benchmark, benchmark
 from talkforge.flows.evaluate import EvalConfig, describe_plan, evaluate
@@ -76,9 +78,12 @@ def test_results_keep_the_contract(bounds: tuple[Path, Benchmark]) -> None:
     for one in results["results"].values():
         assert {"value", "ci95", "higher_is_better", "unit", "n_attempted", "n_scored", "rejects"} <= set(one)
         assert {"weights", "comparable_with_papers", "protocol", "real_vs_real", "reason"} <= set(one)
+        assert all(len(sha) == 64 for sha in one["weights"].values())
+    frozen = results["results"].pop("av_offset:mouth-envelope")
+    assert (frozen["value"], frozen["reason"], frozen["rejects"]) == (None, "undetermined", {"undetermined": 7})
+    for one in results["results"].values():
         assert one["ci95"][0] <= one["value"] <= one["ci95"][1]
         assert (one["n_attempted"], one["n_scored"], one["rejects"]) == (7, 7, {})
-        assert all(len(sha) == 64 for sha in one["weights"].values())
     assert results["results"][FVD]["protocol"]["fps"] == 25
     rows = pq.read_table(out / "still" / "details" / "fvd.parquet").to_pylist()
     assert [row["variant"] for row in rows] == ["i3d-k400-16f"] * 7
@@ -157,6 +162,28 @@ def test_missing_weights_are_null_with_the_way_out(
         assert (one["value"], one["reason"], one["n_scored"]) == (None, "weights_missing", 0)
         assert "talkforge weights pull" in one["hint"]
     assert "weights_missing" in describe_plan(run)
+
+
+def test_a_crop_needs_the_landmarker(sample_clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights of the network alone do not make a number when the face cannot be found."""
+    store = weights_store()
+    for name in ("i3d-k400", "mobilenet-v2-imagenet"):
+        target = tmp_path / "some" / store.spec(name).file
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.symlink_to(store.path(name))
+    monkeypatch.setenv("TALKFORGE_WEIGHTS", str(tmp_path / "some"))
+    outcome = evaluate(config(sample_clips, sample_clips, tmp_path / "out", tmp_path / "cache", metrics=["fvd"]))
+    one = outcome.results["results"][FVD]
+    assert (one["value"], one["reason"]) == (None, "weights_missing")
+    assert "mediapipe-face-landmarker" in one["hint"]
+
+
+def test_inputs_are_never_inside_what_is_replaced(sample_clips: Path, tmp_path: Path, cache: Path) -> None:
+    (tmp_path / "results.json").write_text("{}")
+    shutil.copytree(sample_clips, tmp_path / "mine")
+    with pytest.raises(InputError, match="inside"):
+        evaluate(config(sample_clips, tmp_path / "mine", tmp_path, cache))
+    assert len(list((tmp_path / "mine").glob("*.mp4"))) == 7
 
 
 def test_wrong_input_is_one_clear_error(sample_clips: Path, tmp_path: Path, cache: Path) -> None:

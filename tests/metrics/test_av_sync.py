@@ -9,11 +9,10 @@ import pytest
 from talkforge.core.errors import TooShort, Undetermined
 from talkforge.metrics import av_sync
 from talkforge.metrics.av_sync import (
-    AV_OFFSET,
-    AV_SYNC,
     FACES,
     JITTER,
     MAX_LAG,
+    METRICS,
     MIN_FRAMES,
     RANGE_DB,
     SPEECH,
@@ -22,9 +21,11 @@ from talkforge.metrics.av_sync import (
     correlations,
     loudness,
     mouth_opening,
+    moving_correlations,
     offset,
     smooth,
 )
+from talkforge.metrics.base import Pair, Settings
 from talkforge.tests.metrics.rows import HeldRow, faces_with, speech_with
 from talkforge.tests.tasks.one_row import extract
 
@@ -150,10 +151,31 @@ def test_the_lag_of_a_mouth_that_follows_the_sound(late: int) -> None:
     faces, speech = faces_with(opening_like(levels, late)), speech_with(levels)
     curve = correlations(faces, speech)
     assert curve.shape == (2 * MAX_LAG + 1,) and curve.max() > 0.8
-    assert abs(offset(faces, speech) - late) <= 1
-    features = {FACES: faces, SPEECH: speech}
-    assert AV_OFFSET.clip_value(features, {}) == abs(offset(faces, speech))
-    assert AV_SYNC.clip_value(features, {}) == curve.max()
+    assert abs(offset(curve) - late) <= 1
+    np.testing.assert_array_equal(moving_correlations(faces, speech), curve)
+
+
+def clip_pair(name: str, late: int, seed: int) -> Pair:
+    levels = bursts(300, seed)
+    features = {FACES: faces_with(opening_like(levels, late)), SPEECH: speech_with(levels)}
+    return Pair(name, features, features)
+
+
+def test_the_offset_of_a_set_is_that_of_its_mean_curve() -> None:
+    """One clip out of step does not move the peak that the others share; a mean of its peaks would."""
+    pairs = [clip_pair(f"c{k}", 4, k) for k in range(5)] + [clip_pair("odd", -12, 9)]
+    still = {FACES: faces_with(np.full(300, 0.1)), SPEECH: speech_with(bursts(300))}
+    pairs.append(Pair("still", still, still))
+    sync, offset_metric = METRICS
+    score = offset_metric.score(pairs, Settings(bootstrap=200))
+    assert abs(score.value - 4) <= 1 and score.real_vs_real == score.value
+    assert score.ci95[0] <= score.value <= score.ci95[1]
+    assert [clip.reason for clip in score.clips] == [None] * 6 + ["undetermined"]
+    assert abs(score.clips[5].value + 12) <= 1, "a clip's own value keeps its sign"
+    best = correlations(pairs[0].generated[FACES], pairs[0].generated[SPEECH]).max()
+    assert sync.score(pairs[:1], Settings()).value == best
+    nothing = offset_metric.score([Pair("a", None, None, "unmatched_real", "gone")], Settings())
+    assert (nothing.value, nothing.reason) == (None, "unmatched_real")
 
 
 def test_another_clips_sound_scores_lower() -> None:
@@ -201,13 +223,13 @@ def test_a_still_mouth_scores_about_zero_and_has_no_offset(noise: float) -> None
     faces, speech = faces_with(opening), speech_with(bursts(300))
     assert np.abs(correlations(faces, speech)).max() < 0.05
     with pytest.raises(Undetermined, match="no offset"):
-        offset(faces, speech)
+        moving_correlations(faces, speech)
 
 
 def test_a_steady_sound_has_no_offset() -> None:
     faces = faces_with(opening_like(bursts(300), 0))
     with pytest.raises(Undetermined):
-        offset(faces, speech_with(np.full(300, -20.0)))
+        moving_correlations(faces, speech_with(np.full(300, -20.0)))
 
 
 # --- a real man ------------------------------------------------------------------------------------------------------
@@ -227,7 +249,7 @@ def test_shifted_sound_shifts_the_lag(talking: tuple[HeldRow, np.ndarray], shift
     faces, levels = talking
     pause = np.full(abs(shift), -80.0, np.float32)
     moved = np.concatenate([pause, levels[:-shift]] if shift > 0 else [levels[-shift:], pause])
-    before, after = offset(faces, speech_with(levels)), offset(faces, speech_with(moved))
+    before, after = (offset(moving_correlations(faces, speech_with(sound))) for sound in (levels, moved))
     assert abs((before - after) - shift) <= 2
     assert abs(before) <= 3, "a man who is filmed moves his mouth with his voice"
 
