@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 	"$(PYTHON)" -m venv .venv
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
 	@# Packages ask for OpenCV builds that need libGL and overwrite each other; exactly the headless one stays.
-	$(PIP) uninstall --quiet --yes $(OPENCV)
+	$(PIP) uninstall --quiet --yes $(OPENCV) 2>/dev/null
 	$(PIP) install --quiet --constraint constraints.txt --no-deps opencv-contrib-python-headless
 	$(BIN)/python -c 'import cv2, mediapipe'
 	@touch $@
@@ -42,6 +42,6 @@ lint: $(STAMP) ## ruff and the type checker
 bench: setup ## side-by-side costs, as ratios within one run
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
 
-clean: ## remove the environment and all results (the user's cache of weights stays)
-	rm -rf .venv runs build *.egg-info .pytest_cache .ruff_cache
+clean: ## remove the environment and runs/eval (the cache of weights stays)
+	rm -rf .venv runs/eval build *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

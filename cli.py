@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import click
 
 from .core.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_REJECTS, EXIT_USAGE, TalkForgeError
+from .core.terminal import listed, say, table
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -42,29 +43,10 @@ def cli() -> None:
 
     \b
     talkforge doctor                                     what can run here
+    talkforge build --dataset mead --root R --out O      shards from raw clips
     talkforge eval --real R --generated G --out O        score a method's videos
     talkforge benchmark --real R --methods copy,still --out O
     """
-
-
-def say(text: str) -> None:
-    """A line for people, on stderr, so that stdout stays for what scripts read."""
-    click.echo(text, err=True)
-
-
-def table(rows: list[dict[str, Any]], columns: list[str]) -> None:
-    """Rows as aligned text on stdout."""
-    cells = [[name.replace("_", " ") for name in columns]]
-    cells += [[_cell(row.get(name)) for name in columns] for row in rows]
-    widths = [max(len(line[k]) for line in cells) for k in range(len(columns))]
-    for line in cells:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "" if value is None else str(value)
 
 
 @cli.command()
@@ -144,7 +126,10 @@ def weights_pull(names: tuple[str, ...], preset: str | None, samples: bool) -> N
     with terminal_progress() as progress:
         rows = pull_rows(store, _chosen(store, names, preset), progress)
     table(rows, ["name", "outcome", "reason", "message"])
-    if any(row["outcome"] == "failed" for row in rows):
+    failed = [row for row in rows if row["outcome"] == "failed"]
+    for row in failed:
+        say(f"talkforge: {row['name']}: {row['message']}")
+    if failed:
         sys.exit(EXIT_USAGE)
 
 
@@ -187,8 +172,8 @@ def _eval_config(
 ) -> Any:
     from .flows.evaluate import EvalConfig
 
-    values["metrics"] = [name.strip() for name in metrics.split(",") if name.strip()] if metrics else None
-    return EvalConfig.load(config, overrides, prefect=False if no_prefect else None, **values)
+    prefect = False if no_prefect else None
+    return EvalConfig.load(config, overrides, prefect=prefect, metrics=listed(metrics), **values)
 
 
 @cli.command("eval")
@@ -208,8 +193,7 @@ def eval_command(generated: Path, method: str | None, dry_run: bool, strict: boo
     """
     from .flows.evaluate import describe_plan, evaluate
 
-    name = method or generated.resolve().name
-    config = _eval_config(generated=generated, method=name, **options)
+    config = _eval_config(generated=generated, method=method, **options)
     if dry_run:
         click.echo(describe_plan(config))
         return
@@ -223,6 +207,8 @@ def _tell(outcome: Any) -> None:
     from .reports.text import summary
 
     click.echo(summary(outcome.results))
+    if all(result["value"] is None for result in outcome.results["results"].values()):
+        say("talkforge: no metric has a value; the reasons are above")
     if outcome.fresh:
         say(f"report: {outcome.out / 'report.html'}")
     else:
@@ -250,7 +236,7 @@ def benchmark(real: str, methods: str, out: Path, strict: bool, **options: Any) 
         folder = cache_root() / "clips"
         cut_samples(folder)
     config = _eval_config(real=folder, generated=out, out=out, method="-", **options)
-    result = run_benchmark(config, [name.strip() for name in methods.split(",") if name.strip()])
+    result = run_benchmark(config, listed(methods) or [])
     for outcome in result.outcomes.values():
         _tell(outcome)
     for one in (item for failed in result.failed.values() for item in failed):
@@ -308,6 +294,65 @@ def generate(method: str, out: Path, workers: int | None, no_prefect: bool, stri
     sys.exit(EXIT_REJECTS if strict and failed else EXIT_OK)
 
 
+@cli.command()
+@click.option("--dataset", required=True, help="mead, hdtf, voxceleb2 or folder.")
+@click.option("--root", type=FOLDER, required=True, help="The dataset's folder.")
+@click.option("--out", type=FOLDER, required=True, help="Gets shards, crop videos, rejects and description.")
+@click.option("--annotations", type=click.Path(path_type=Path), help="Annotations, or a folder's manifest.")
+@click.option("--limit", type=click.IntRange(1), help="Only the first clips.")
+@click.option("--split", help="auto, none, or a rule such as identity-ratio.  [default: auto]")
+@click.option("--extractors", help="Comma-separated ids instead of the default set.")
+@click.option("--workers", type=click.IntRange(1), help="Threads.  [default: one a core]")
+@click.option("--config", type=FILE, help="YAML with any of the settings; options win over it.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Any setting, e.g. size=256.")
+@click.option("--cache", type=FOLDER, help="Where feature rows are kept.  [default: the user's cache folder]")
+@click.option("--no-prefect", is_flag=True, help="Run in this process alone, without Prefect.")
+@click.option("--dry-run", is_flag=True, help="Say what would be built and what is missing; write nothing.")
+@click.option("--strict", is_flag=True, help="Exit with 1 when any clip was rejected.")
+def build(
+    config: Path | None, overrides: tuple[str, ...], no_prefect: bool, dry_run: bool, strict: bool, **values: Any
+) -> None:
+    """Turns a dataset's raw clips into Parquet shards and crop videos; finished shards are kept.
+
+    \b
+    talkforge build --dataset mead --root data/MEAD --out built/mead
+    talkforge build --dataset folder --root clips --out built/clips --annotations labels.csv --dry-run
+    """
+    from .flows.build_dataset import BuildConfig, describe_build
+    from .flows.build_dataset import build as run_build
+
+    values["extractors"] = listed(values["extractors"])
+    settings = BuildConfig.load(config, overrides, prefect=False if no_prefect else None, **values)
+    if dry_run:
+        click.echo(describe_build(settings))
+        return
+    outcome = run_build(settings)
+    counts = outcome.info["counts"]
+    say(f"{counts['clips']} clips: {counts['rows']} rows, {counts['rejects']} rejects in {outcome.out}")
+    say("nothing to do: the build is up to date" if outcome.done else f"{outcome.fresh} shards built now")
+    sys.exit(EXIT_REJECTS if strict and outcome.rejected else EXIT_OK)
+
+
+@cli.command()
+@click.argument("folder", type=FOLDER)
+@click.option("--failed", is_flag=True, help="List the rejected clips with their reasons.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+def status(folder: Path, failed: bool, as_json: bool) -> None:
+    """How far the build in FOLDER is: shards done, rejects by reason, seconds."""
+    from .flows.status import build_status
+
+    state = build_status(folder)
+    if as_json:
+        click.echo(json.dumps(state, indent=2))
+    elif failed:
+        table(state["failed"], ["clip_id", "stage", "reason", "message"])
+    else:
+        word = "complete" if state["complete"] else "not complete"
+        click.echo(f"{word}: {state['shards_done']} of {state['shards']} shards, {state['rows']} rows")
+        click.echo(f"{state['seconds']} s of work in shards")
+        table([{"reason": name, "clips": n} for name, n in state["rejects"].items()], ["reason", "clips"])
+
+
 def _interrupt(number: int, frame: Any) -> NoReturn:
     raise KeyboardInterrupt
 
@@ -319,7 +364,7 @@ def main() -> NoReturn:
         code = cli.main(prog_name="talkforge", standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
         say("talkforge: interrupted; run the same command again to go on")
-        # Rows and reports appear whole or not at all, so threads that are under way need not be waited for.
+        # Rows and reports appear whole or not at all: threads that are under way need not be waited for.
         os._exit(EXIT_INTERRUPTED)
     except click.ClickException as error:
         say(f"talkforge: {error.format_message()}")
@@ -327,6 +372,9 @@ def main() -> NoReturn:
     except TalkForgeError as error:
         say(f"talkforge: {error}")
         code = error.exit_code
+    except OSError as error:  # a disk or folder that refuses; everything else of the kind is typed where it happens
+        say(f"talkforge: {error.strerror or error}: {error.filename or ''}".rstrip(": "))
+        code = EXIT_USAGE
     sys.exit(code if isinstance(code, int) else EXIT_OK)
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..core.errors import InputError
 from ..core.shards import write_text
@@ -15,10 +13,11 @@ from ..reports.comparison import render_comparison_html, render_comparison_markd
 from ..tasks.methods import TestItem
 from ..tasks.methods import methods as method_registry
 from .engine import run
-from .evaluate import EvalConfig, Outcome, current, evaluate
+from .evaluate import EvalConfig, Outcome, current, evaluate, read_results
 from .generate import Generated, generate, is_current, items_from_clips
 
 VIDEOS = "_videos"
+PAGE_MARKS = ('content="TalkForge"', "# Comparison of methods")
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,12 @@ def benchmark(base: EvalConfig, methods: Sequence[str]) -> Benchmark:
         base: `real`, `out` and all settings; `generated` and `method` are set a method at a time.
         methods: ids of built-in methods.
     """
+    if not methods:
+        raise InputError("no method is named", hint=f"methods: {', '.join(method_registry.names())}")
+    for method in methods:
+        method_registry.get(method)  # an unknown one is said before any work
+    if base.out.resolve().is_relative_to(base.real.resolve()):
+        raise InputError(f"--out {base.out} is inside --real {base.real}", hint="its videos would be taken for clips")
     items = items_from_clips(base.real)
     if all(_is_done(base, method, items) for method in methods):
         # Nothing will be made, so no flow engine is started to say so.
@@ -77,10 +82,18 @@ def _body(base: EvalConfig, methods: Sequence[str], items: Sequence[TestItem]) -
 
 def write_comparison(out: Path, outcomes: Sequence[Outcome]) -> None:
     """Writes `index.html` and its Markdown twin over finished evaluations."""
+    for name in ("index.html", "leaderboard.md"):
+        check_page(out / name)
     links = {one.results["method"]: Path(os.path.relpath(one.out, out)).as_posix() + "/report.html" for one in outcomes}
     runs = [one.results for one in outcomes]
     write_text(out / "index.html", render_comparison_html(runs, links))
     write_text(out / "leaderboard.md", render_comparison_markdown(runs, links))
+
+
+def check_page(path: Path) -> None:
+    """Refuses to write over a page that is not ours."""
+    if path.exists() and not any(mark in path.read_text(encoding="utf-8", errors="replace") for mark in PAGE_MARKS):
+        raise InputError(f"{path} is not a page of ours", hint="give --out another folder")
 
 
 def read_run(folder: Path) -> Outcome:
@@ -89,9 +102,7 @@ def read_run(folder: Path) -> Outcome:
     Raises:
         InputError: there is no `results.json`, or it cannot be read.
     """
-    path = folder / "results.json"
-    try:
-        results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder} is no evaluation: {error}", hint="make one with: talkforge eval") from error
+    results = read_results(folder)
+    if results is None:
+        raise InputError(f"{folder} is no evaluation", hint="make one with: talkforge eval")
     return Outcome(folder, results, fresh=False, rejected=0)

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from ..core.config import Config, digest
 from ..core.counters import Counters
-from ..core.errors import InputError
+from ..core.errors import ConfigError, InputError
 from ..core.lock import owned
 from ..core.provenance import environment, now, version
 from ..core.shards import atomic_folder
@@ -20,6 +20,7 @@ from ..core.weights import weights_store
 from ..metrics.av_sync import FACES
 from ..metrics.base import Metric, Pair, Score, Settings, select
 from ..reports.run import EvaluatedClip, write_run
+from ..reports.view import check_results
 from ..tasks.crop import CROP_RULES
 from ..tasks.extract import ExtractRequest, extract_shard, stored
 from ..tasks.extractor import extractors
@@ -27,7 +28,8 @@ from ..tasks.features import FeatureStore
 from .engine import Engine, default_workers, run
 from .pairs import Match, MatchedClip, match_folders
 
-SHARD_CLIPS = 4
+SHARD_CLIPS = 4  # at most
+OWN_FILES = {"config.yaml", "details", "report.html", "report.md", "results.json"}
 REPORT_EXTRACTORS = ("strip",)
 
 
@@ -37,13 +39,13 @@ class EvalConfig(Config):
     real: Path
     generated: Path
     out: Path
-    method: str
+    method: str | None = None
     metrics: list[str] | None = None
     crop: Literal["face", "none"] = "face"
     manifest: Path | None = None
     bootstrap: int = Field(1000, ge=100)
     frechet_bootstrap: int = Field(200, ge=50)
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     workers: int = Field(default_factory=default_workers, ge=1)
     device: str = "cpu"
     cache: Path | None = None
@@ -76,6 +78,8 @@ class Outcome:
 
 def plan(config: EvalConfig) -> Plan:
     """Chooses metrics and extractors; a metric whose weights are absent stays in the plan with the way to get them."""
+    if config.metrics is not None and not config.metrics:
+        raise ConfigError("an empty list of metrics", hint="leave --metrics out for the default set")
     chosen = select(config.metrics)
     missing = {
         metric.spec.id: message
@@ -120,6 +124,8 @@ def evaluate(config: EvalConfig) -> Outcome:
         InputError: a folder is missing or empty, nothing matches, or `out` holds something else.
     """
     check_out(config.out, config.real, config.generated, Path.cwd())
+    check_device(config.device)
+    config = config.model_copy(update={"method": config.method or config.generated.resolve().name})
     match = match_folders(config.real, config.generated, config.manifest)
     the_plan = plan(config)
     with owned(config.out):
@@ -150,6 +156,15 @@ def _rejected(results: dict[str, Any]) -> int:
     return max((r["n_attempted"] - r["n_scored"] for r in results["results"].values()), default=0)
 
 
+def check_device(device: str) -> None:
+    """Refuses a device that this machine lacks, before any work."""
+    if device != "cpu":
+        import torch
+
+        if not (device.startswith("cuda") and torch.cuda.is_available()):
+            raise ConfigError(f"there is no device '{device}' here", hint="device: cpu, or cuda where torch sees one")
+
+
 def check_out(out: Path, *inputs: Path) -> None:
     """Refuses a folder that holds something other than an earlier run, because a run replaces its folder whole."""
     for folder in inputs:
@@ -159,17 +174,28 @@ def check_out(out: Path, *inputs: Path) -> None:
             )
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file", hint="give --out a folder")
-    if out.is_dir() and any(out.iterdir()) and not (out / "results.json").is_file():
-        raise InputError(f"{out} holds files that are no evaluation", hint="give --out a new folder")
+    foreign = {path.name for path in out.iterdir()} - OWN_FILES if out.is_dir() else set()
+    if foreign or (out.is_dir() and any(out.iterdir()) and read_results(out) is None):
+        first = f", such as {min(foreign)}" if foreign else ""
+        raise InputError(f"{out} holds files that are no evaluation{first}", hint="give --out a new folder")
 
 
 def finished(out: Path, identity: dict[str, str]) -> dict[str, Any] | None:
     """The results in `out` when they were made from the same inputs and settings, else None."""
-    path = out / "results.json"
-    if not path.is_file():
+    results = read_results(out)
+    if results is None or not all((out / name).exists() for name in OWN_FILES):
         return None
-    results = json.loads(path.read_text(encoding="utf-8"))
     return results if all(results.get(key) == value for key, value in identity.items()) else None
+
+
+def read_results(out: Path) -> dict[str, Any] | None:
+    """An evaluation's results from its folder, None when there are none or they are not ours."""
+    try:
+        results = json.loads((out / "results.json").read_text(encoding="utf-8"))
+        check_results(results)
+    except (OSError, ValueError, TypeError, AttributeError, ConfigError):
+        return None
+    return results
 
 
 def config_digest(config: EvalConfig, the_plan: Plan) -> str:
@@ -236,7 +262,8 @@ def _body(config: EvalConfig, the_plan: Plan, match: Match, identity: dict[str, 
 def extract(config: EvalConfig, the_plan: Plan, match: Match, engine: Engine) -> tuple[dict[str, str], Counters]:
     """Fills the feature cache for both sides; gives the content digest per video and the work done."""
     files = match.files()
-    shards = [tuple(files[k : k + SHARD_CLIPS]) for k in range(0, len(files), SHARD_CLIPS)]
+    size = max(1, min(SHARD_CLIPS, len(files) // (2 * config.workers)))  # every worker gets some, also of few clips
+    shards = [tuple(files[k : k + size]) for k in range(0, len(files), size)]
     requests = [
         ExtractRequest(shard, the_plan.extractors, config.crop, config.cache, config.device) for shard in shards
     ]

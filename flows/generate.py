@@ -74,9 +74,17 @@ def generate_one(method_id: str, out: Path, portrait: Path | None, audio: Path |
             raise InputError(f"there is no file {path}")
     if out.suffix.lower() != ".mp4":
         raise InputError(f"--out {out} is no .mp4 file", hint="a folder goes with --testset or --real")
+    item = TestItem(out.stem, portrait, sound, portrait if method_id == "copy" else None, emotion)
+    check_target(out, item)
     out.parent.mkdir(parents=True, exist_ok=True)
-    clip = portrait if method_id == "copy" else None
-    resolve(method.target)(TestItem(out.stem, portrait, sound, clip, emotion), out)
+    resolve(method.target)(item, out)
+
+
+def check_target(target: Path, item: TestItem) -> None:
+    """Refuses to write a video over what it is made from."""
+    for path in (item.portrait, item.audio, item.video):
+        if path is not None and target.exists() and target.samefile(path):
+            raise InputError(f"{target} would be written over its own input", hint="give --out another place")
 
 
 @dataclass(frozen=True)
@@ -124,6 +132,9 @@ def generate_item(method: Method, out: Path, item: TestItem) -> Generated:
         identity = _identity(method, item)
         if is_current(method, out, item):
             return Generated(item.id, target, fresh=False)
+        check_target(target, item)
+        if target.exists() and not marker.is_file():
+            raise InputError(f"{target.name} is there already and was not made by this command")
         target.parent.mkdir(parents=True, exist_ok=True)
         resolve(method.target)(item, target)
         write_json(marker, {"identity": identity})
@@ -131,7 +142,6 @@ def generate_item(method: Method, out: Path, item: TestItem) -> Generated:
     except WeightsError:  # no item can do without them, so the run ends here with the way to get them
         raise
     except TalkForgeError as error:
-        target.unlink(missing_ok=True)
         return Generated(item.id, None, fresh=False, reason=error.reason, message=error.message)
 
 

@@ -10,7 +10,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from ..core.config import digest
-from ..core.errors import InputError, MediaError
+from ..core.errors import InputError, MediaError, MediaNotFound
 from ..core.records import file_sha256
 from ..core.registry import did_you_mean
 from ..datasets.audio import has_audio
@@ -97,7 +97,8 @@ def match_folders(real: Path, generated: Path, manifest: Path | None = None) -> 
     if not {*real_files} & {*generated_files} & {*stems}:
         raise InputError(
             f"no file stem is in both {real} and {generated}",
-            hint=f"first names: {', '.join(sorted(real_files)[:3])} and {', '.join(sorted(generated_files)[:3])}",
+            hint="first names: "
+            + " | ".join(", ".join(sorted(names)[:3]) for names in (real_files, generated_files, stems)),
         )
     return Match([_clip(stem, real_files, generated_files, problems) for stem in sorted({*stems})])
 
@@ -119,7 +120,11 @@ def _clip(
         return MatchedClip(stem, one, None, "unmatched_real", "no generated file of this stem")
     if other:
         return MatchedClip(stem, None, other, "unmatched_generated", "no real file of this stem")
-    return MatchedClip(stem, None, None, MediaError.reason, "in the manifest, in neither folder")
+    return MatchedClip(stem, None, None, MediaNotFound.reason, "named by the manifest, in neither folder")
+
+
+# Without this 001 would be read as the number 1.
+_STEMS_ARE_TEXT = pa_csv.ConvertOptions(column_types={"clip": pa.string()}, strings_can_be_null=False)
 
 
 def read_manifest(path: Path) -> list[str]:
@@ -129,10 +134,15 @@ def read_manifest(path: Path) -> list[str]:
         InputError: unreadable, or without that column.
     """
     try:
-        table = pq.read_table(path) if path.suffix == ".parquet" else pa_csv.read_csv(path)
+        table = (
+            pq.read_table(path) if path.suffix == ".parquet" else pa_csv.read_csv(path, convert_options=_STEMS_ARE_TEXT)
+        )
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(f"cannot read the manifest {path}: {str(error).splitlines()[0]}") from error
     if "clip" not in table.column_names:
         hint = did_you_mean("clip", table.column_names) or f"columns: {', '.join(table.column_names)}"
         raise InputError(f"the manifest {path} has no column 'clip'", hint=hint)
-    return [str(stem) for stem in table["clip"].to_pylist()]
+    stems = [str(stem) for stem in table["clip"].to_pylist() if stem is not None]
+    if not stems:
+        raise InputError(f"the manifest {path} names no clip")
+    return stems

@@ -208,7 +208,8 @@ class ClipMetric:
         if not values:
             return Score(None, None, None, clips, reason=main_reason(clips))
         interval = bootstrap_mean(np.array(values), n=settings.bootstrap, seed=settings.seed)
-        return Score(float(np.mean(values)), interval, self._real_level(pairs), clips)
+        scored = [pair for pair, clip in zip(pairs, clips, strict=True) if clip.value is not None]
+        return Score(float(np.mean(values)), interval, self._real_level(scored), clips)
 
     def _clip(self, pair: Pair, generated: Features | None, real: Features | None) -> ClipScore:
         rejected = usable(Pair(pair.clip_id, generated, real, pair.reason, pair.message), self.spec)
@@ -223,7 +224,7 @@ class ClipMetric:
         return ClipScore(pair.clip_id, value)
 
     def _real_level(self, pairs: Sequence[Pair]) -> float | None:
-        """What the real clips themselves score, for a metric that needs no reference."""
+        """What the real clips of the scored pairs score themselves, for a metric that needs no reference."""
         if self.spec.real:
             return None
         clips = [self._clip(pair, pair.real, pair.real) for pair in pairs]
@@ -253,7 +254,9 @@ class FrechetMetric:
         scores = [rejected or next(clips) for _, rejected in checked]
         n_real, n_generated = sum(map(len, real)), sum(map(len, generated))
         if min(n_real, n_generated) < 2:
-            return Score(None, None, None, scores, reason=main_reason(scores) or "too_few_samples")
+            return Score(
+                None, None, None, scores, reason="too_few_samples" if whole or not scores else main_reason(scores)
+            )
         value = frechet_distance(np.concatenate(generated), np.concatenate(real))
         interval = frechet_bootstrap(real, generated, n=settings.frechet_bootstrap, seed=settings.seed)
         halves = split_half(real, seed=settings.seed)

@@ -36,6 +36,8 @@ SPLIT_HALF_MIN_GROUPS = 4
 MIN_CAPACITY = 512
 # Share of the distance's scale up to which a negative result is rounding.
 ROUND_OFF = 1e-9
+# Below this share of the terms a difference of them has no correct digit.
+RESOLUTION = 64 * np.finfo(np.float64).eps
 
 
 @dataclass(frozen=True)
@@ -111,10 +113,13 @@ def root_of_scatter(scatter: np.ndarray) -> np.ndarray:
 
 
 def without_round_off(value: float, scale: float) -> float:
-    """`value`, or 0.0 where it is negative by rounding only. The formula itself is never negative."""
+    """`value`, or 0.0 where it is nothing but rounding of the terms that it is the difference of.
+
+    The formula itself is never negative.
+    """
     if value < -ROUND_OFF * scale:
         raise ArithmeticError(f"Fréchet distance {value} at scale {scale}: more than rounding")
-    return max(value, 0.0)
+    return 0.0 if value < RESOLUTION * scale else value
 
 
 def summary_distance(a: Summary, b: Summary) -> float:

@@ -98,7 +98,8 @@ def _draws(clips: int, n: int, seed: int) -> Iterator[np.ndarray]:
 
 def _recentre(estimate: float, replicates: Sequence[float]) -> Interval:
     low, middle, high = np.quantile(replicates, LEVELS)
-    return max(0.0, float(estimate + low - middle)), float(estimate + high - middle)
+    low, high = float(estimate + low - middle), float(estimate + high - middle)
+    return max(0.0, min(low, estimate)), max(high, estimate)
 
 
 def frechet_bootstrap(

@@ -15,7 +15,6 @@ The number also depends on how a picture gets to 299 x 299, so the way has a nam
 
 from __future__ import annotations
 
-import pickle
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -25,9 +24,10 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from ..core.errors import InputError, WeightsError
+from ..core.errors import InputError
 from ..core.weights import weights_store
-from .loading import fold_norms, load_strict
+from .checkpoints import read_state_dict
+from .loading import fold_norms
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -252,22 +252,11 @@ RESIZE = {"pytorch-fid": resize_pytorch_fid, "clean-fid": resize_clean_fid}
 def read_fid_inception(path: Path, *, resize: Resize = "pytorch-fid") -> FIDInception:
     """The network of one state dict in the port's layout, as it stands.
 
-    Files saved before PyTorch counted batches in its normalisations lack `num_batches_tracked`, which inference never
-    reads. It is the one name that may be absent.
-
     Raises:
         InputError: unknown resize.
         WeightsError: no state dict, or its names or shapes are not exactly those of the network.
     """
-    network = FIDInception(resize)
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise WeightsError(f"{WEIGHTS}: {path.name} cannot be read as tensors alone") from error
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise WeightsError(f"{WEIGHTS}: {path.name} is no state dict")
-    counts = {name: value for name, value in network.state_dict().items() if name.endswith("num_batches_tracked")}
-    return load_strict(network, counts | state, source=WEIGHTS)
+    return read_state_dict(FIDInception(resize), path, source=WEIGHTS)
 
 
 def load_fid_inception(store: AssetStore | None = None, *, resize: Resize = "pytorch-fid") -> FIDInception:

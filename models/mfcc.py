@@ -44,7 +44,7 @@ def mfcc(samples: np.ndarray) -> np.ndarray:
     if len(samples) == 0:
         raise TooShort("there is no sound")
     power = np.abs(np.fft.rfft(_frames(samples.astype(np.float64)), FFT)) ** 2 / FFT
-    cepstra = _log(power @ mel_filters().T) @ _cosines().T
+    cepstra = _log(power @ _mel_filters().T) @ _cosines().T
     cepstra[:, 0] = _log(power.sum(axis=1))
     return cepstra
 
@@ -63,7 +63,7 @@ def _frames(signal: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=1)
-def mel_filters() -> np.ndarray:
+def _mel_filters() -> np.ndarray:
     """(26, 257) triangles, evenly spaced in mel from 0 to 8 kHz, their corners on whole bins."""
     highest = 2595 * np.log10(1 + RATE / 2 / 700)
     hertz = 700 * (10 ** (np.linspace(0, highest, FILTERS + 2) / 2595) - 1)

@@ -9,17 +9,17 @@ Pictures are BGR with levels 0 to 255 as they are, because the authors trained o
 
 from __future__ import annotations
 
-import pickle
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from ..core.errors import InputError, TooShort, WeightsError
+from ..core.errors import InputError, TooShort
 from ..core.weights import weights_store
-from .loading import fold_norms, load_strict
-from .mfcc import CEPSTRA
+from .checkpoints import read_state_dict
+from .loading import fold_norms
+from .mfcc import CEPSTRA, STEPS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,9 +29,8 @@ if TYPE_CHECKING:
 WEIGHTS = "syncnet-v2"
 FEATURES = 1024
 SIZE = 224
-# Frames and steps of sound in one look, 0.2 s each.
+# Frames in one look, 0.2 s.
 FRAMES = 5
-STEPS = 20
 # Windows in one pass on CPU. More leave the cache and gain nothing.
 AT_ONCE_CPU = 4
 
@@ -126,10 +125,9 @@ class FoldedSyncNet(SyncNet):
 
     def __init__(self, network: SyncNet) -> None:
         super().__init__()
-        self.load_state_dict(network.state_dict())
-        fold_norms(self.eval().requires_grad_(False).to(next(network.parameters()).dtype))
-        flat = [_flat(layer) for layer in self.netcnnlip]
-        self.netcnnlip = nn.Sequential(*flat).to(memory_format=torch.channels_last)
+        self.to(next(network.parameters()).dtype).load_state_dict(network.state_dict())
+        fold_norms(self.eval().requires_grad_(False))
+        self.netcnnlip = nn.Sequential(*(_flat(layer) for layer in self.netcnnlip))
 
     def forward_lip(self, x: torch.Tensor) -> torch.Tensor:
         """See `SyncNet.forward_lip`; on CPU a few windows at a time."""
@@ -144,16 +142,21 @@ class FoldedSyncNet(SyncNet):
 def _flat(layer: nn.Module) -> nn.Module:
     """The layer for (B, C * T, H, W) of one that works on (B, C, T, H, W) and takes all T frames at once."""
     if isinstance(layer, nn.MaxPool3d):
-        kernel, stride, padding = (tuple(size)[1:] for size in (layer.kernel_size, layer.stride, layer.padding))
-        return nn.MaxPool2d(kernel, stride, padding)
+        return nn.MaxPool2d(_plane(layer.kernel_size), _plane(layer.stride), _plane(layer.padding))
     if not isinstance(layer, nn.Conv3d):
         return layer
-    weight = layer.weight.flatten(1, 2)
-    conv = nn.utils.skip_init(
-        nn.Conv2d, weight.shape[1], len(weight), tuple(weight.shape[2:]), layer.stride[1:], layer.padding[1:]
-    ).to(weight.dtype)
-    conv.load_state_dict({"weight": weight, "bias": layer.bias})
-    return conv.requires_grad_(False)
+    weight = layer.weight.detach().flatten(1, 2)
+    outputs, inputs, height, width = weight.shape
+    conv = nn.Conv2d(inputs, outputs, (height, width), _plane(layer.stride), _plane(layer.padding))
+    conv.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last), requires_grad=False)
+    conv.bias = layer.bias
+    return conv
+
+
+def _plane(size: Any) -> tuple[int, int]:
+    """Height and width of (time, height, width)."""
+    _, height, width = size
+    return height, width
 
 
 def lip_windows(frames: np.ndarray) -> torch.Tensor:
@@ -182,21 +185,10 @@ def lip_windows(frames: np.ndarray) -> torch.Tensor:
 def read_syncnet(path: Path) -> SyncNet:
     """The network of one state dict in the authors' layout, as it stands.
 
-    Files saved before PyTorch counted batches in its normalisations lack `num_batches_tracked`, which inference never
-    reads. It is the one name that may be absent.
-
     Raises:
         WeightsError: no state dict, or its names or shapes are not exactly those of the network.
     """
-    network = SyncNet()
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise WeightsError(f"{WEIGHTS}: {path.name} cannot be read as tensors alone") from error
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise WeightsError(f"{WEIGHTS}: {path.name} is no state dict")
-    counts = {name: value for name, value in network.state_dict().items() if name.endswith("num_batches_tracked")}
-    return load_strict(network, counts | state, source=WEIGHTS)
+    return read_state_dict(SyncNet(), path, source=WEIGHTS)
 
 
 def load_syncnet(store: AssetStore | None = None) -> FoldedSyncNet:

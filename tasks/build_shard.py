@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ import pyarrow as pa
 
 from ..core.config import digest
 from ..core.counters import Counters
-from ..core.errors import NoFace, TalkForgeError
+from ..core.errors import MediaError, NoFace, TalkForgeError
 from ..core.records import Clip, Reject
 from ..core.shards import ShardWriter, write_bytes
 from ..core.weights import weights_store
+from ..datasets.video import probe
 from .crop import CROP_RULES
 from .crop_video import CROP_VIDEO_ID, crop_video
 from .extract import ClipFile, extract_clip, stored
@@ -28,6 +30,9 @@ from .extractor import ExtractorSpec, extractors
 from .features import FeatureRow, FeatureStore
 
 SCHEMA_VERSION = 1
+# For estimates: clips whose header is read, and bytes of a second of crop video for each of its pixels.
+PROBED = 200
+VIDEO_BYTES_PER_PIXEL = 0.6
 VIDEO = "videos/{clip_id}.mp4"
 # Counts of one extractor's frames: the row has its own `n_frames`, and what is missing is null in the series.
 _COUNTS = frozenset({"n_frames", "n_missing"})
@@ -99,9 +104,18 @@ class Recipe:
             "weights": self.weights(),
         }
 
+    @cached_property
     def digest(self) -> str:
         """sha256 of the identity."""
         return digest(self.identity())
+
+    def crop(self) -> dict[str, Any]:
+        """How the crop video is made."""
+        return {"rule": CROP_RULES["face"], **crop_video(self.size, self.crf, self.preset).params}
+
+    def steps(self) -> dict[str, int]:
+        """Columns that do not hold one entry a frame -> entries a frame; 0 for a list that is no series."""
+        return {column_name(spec, name): steps for spec in self.features() for name, steps in spec.steps.items()}
 
     def weights(self) -> dict[str, str]:
         """sha256 of each weight file behind the columns."""
@@ -136,13 +150,12 @@ class BuildShard:
 
     def writer(self) -> ShardWriter:
         """Where it goes. A row is a row group, so that a clip is read without its neighbours."""
-        return ShardWriter(
-            self.out, f"build-{self.split}", folder=f"data/{self.split}", total=self.total, group_rows=1
-        )
+        return ShardWriter(self.out, f"build-{self.split}", folder=f"data/{self.split}", total=self.total, group_rows=1)
 
+    @cached_property
     def digest(self) -> str:
         """Digest of everything that its bytes depend on."""
-        return digest({"recipe": self.recipe.digest(), "clips": [item.identity() for item in self.clips]})
+        return digest({"recipe": self.recipe.digest, "clips": [item.identity() for item in self.clips]})
 
 
 @dataclass(frozen=True)
@@ -169,10 +182,14 @@ def clip_file(clip: Clip) -> ClipFile:
 
 def finished_shard(shard: BuildShard) -> ShardResult | None:
     """The result of a shard that is complete and made from the same clips and recipe, else None."""
-    marker = shard.writer().done(shard.index, digest=shard.digest())
+    marker = shard.writer().done(shard.index, digest=shard.digest)
     if marker is None:
         return None
     rejects = tuple(Reject(**row) for row in marker["rejects"])
+    lost = {reject.clip_id for reject in rejects}
+    kept = (item.clip.clip_id for item in shard.clips if item.clip.clip_id not in lost)
+    if not all((shard.out / VIDEO.format(clip_id=clip_id)).is_file() for clip_id in kept):
+        return None
     return ShardResult(shard.writer().shard_path(shard.index), marker["rows"], rejects, fresh=False)
 
 
@@ -183,6 +200,8 @@ def build_shard(shard: BuildShard) -> ShardResult:
         WeightsError, MissingPackage: what an extractor needs is not here; nothing is said about the clip.
     """
     start, counters = time.monotonic(), Counters()
+    # Videos are replaced before the shard is: until it is written again, nothing may say that the two fit.
+    shard.writer().marker_path(shard.index).unlink(missing_ok=True)
     store = FeatureStore(shard.cache, "face")
     rows: list[pa.Table] = []
     rejects: list[Reject] = []
@@ -197,7 +216,7 @@ def build_shard(shard: BuildShard) -> ShardResult:
     table = pa.concat_tables(rows).combine_chunks() if rows else schema.empty_table()
     seconds = round(time.monotonic() - start, 3)
     facts = {
-        "recipe": shard.recipe.digest(),
+        "recipe": shard.recipe.digest,
         "clips": len(shard.clips),
         "rejects": [asdict(one) for one in rejects],
         "extractors": {spec.id: spec.version for spec in shard.recipe.specs()},
@@ -205,7 +224,7 @@ def build_shard(shard: BuildShard) -> ShardResult:
         "counters": counters.as_dict(),
         "seconds": seconds,
     }
-    path = shard.writer().write(shard.index, table, digest=shard.digest(), **facts)
+    path = shard.writer().write(shard.index, table, digest=shard.digest, **facts)
     return ShardResult(path, table.num_rows, tuple(rejects), True, counters, seconds)
 
 
@@ -246,7 +265,7 @@ def _row(item: BuildClip, recipe: Recipe, crop: FeatureRow, rows: dict[str, Feat
 
 
 def _labels(item: BuildClip, recipe: Recipe, crop: FeatureRow) -> dict[str, Any]:
-    clip = replace(item.clip)
+    clip = item.clip
     same = {name: getattr(clip, name) for name in _LABELS if hasattr(clip, name)}
     found = {name: crop.value(name) for name in _LABELS if name.startswith("source_")}
     return {
@@ -270,6 +289,35 @@ def _cut(column: pa.Array, entries: int) -> pa.Array:
     values = column[0].values
     kept = values.take(pa.array(range(min(entries, len(values))), pa.int64())) if len(values) > entries else values
     return pa.ListArray.from_arrays(pa.array([0, len(kept)], pa.int32()), kept, type=column.type)
+
+
+def estimate_bytes(recipe: Recipe, clips: Sequence[Clip]) -> float:
+    """Rough size of the output, from the headers of at most `PROBED` evenly spaced clips; unreadable ones count 0."""
+    probed = clips[:: max(1, -(-len(clips) // PROBED))]
+    if not probed:
+        return 0.0
+    seconds = sum(_seconds(clip) for clip in probed) / len(probed) * len(clips)
+    numbers = sum(_entry_bytes(spec, name) for spec in recipe.features() for name in spec.columns)
+    return seconds * (VIDEO_BYTES_PER_PIXEL * recipe.size**2 + 25 * numbers)
+
+
+def _seconds(clip: Clip) -> float:
+    if clip.end_s is not None:
+        return clip.end_s - (clip.start_s or 0.0)
+    try:
+        return max(0.0, (probe(clip.video).duration_s or 0.0) - (clip.start_s or 0.0))
+    except (MediaError, OSError):
+        return 0.0
+
+
+def _entry_bytes(spec: ExtractorSpec, column: str) -> float:
+    """Bytes a frame before compression."""
+    kind = spec.columns[column]
+    if not pa.types.is_list(kind):
+        return 0.0
+    entry = kind.value_type
+    width = entry.list_size * entry.value_type.bit_width if pa.types.is_fixed_size_list(entry) else entry.bit_width
+    return width / 8 * spec.steps.get(column, 1)
 
 
 def rejects_of(results: Sequence[ShardResult]) -> list[Reject]:

@@ -8,9 +8,10 @@ first face there is no square: those pictures are black and their box is null. A
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import shutil
+import weakref
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ class CropVideo:
         self._params, self._context = spec.params, context
         self._sound = context.audio if isinstance(context.audio, np.ndarray) else None
         self._boxes: list[tuple[float, ...]] = []
-        self._stack = ExitStack()
+        self._remove: weakref.finalize | None = None
         self._writer: VideoWriter | None = None
         self._path = Path()
 
@@ -72,8 +73,9 @@ class CropVideo:
             self._boxes.append(pixel_box(square) if known else (np.nan,) * 3)
 
     def _open(self) -> VideoWriter:
-        # A folder of its own, because the muxer needs a file by name; it goes with this object.
-        self._path = Path(self._stack.enter_context(TemporaryDirectory(prefix="talkforge-crop-"))) / "crop.mp4"
+        # A folder of its own, because the muxer needs a file by name; it goes with this object at the latest.
+        self._path = Path(mkdtemp(prefix="talkforge-crop-")) / "crop.mp4"
+        self._remove = weakref.finalize(self, shutil.rmtree, self._path.parent, True)
         size, crf, preset = (self._params[name] for name in ("size", "crf", "preset"))
         self._writer = VideoWriter(self._path, size, size, audio=self._sound, crf=crf, preset=preset)
         return self._writer
@@ -81,9 +83,10 @@ class CropVideo:
     def finish(self) -> dict[str, Any]:
         """The row. Raises TooShort without a frame, NoFace when no frame shows a face."""
         writer = self._writer or self._open()
-        with self._stack:
-            writer.close()
-            data = self._path.read_bytes()
+        writer.close()
+        data = self._path.read_bytes()
+        if self._remove is not None:
+            self._remove()
         self._context.counters.temp_bytes += len(data)
         boxes = np.array(self._boxes, dtype=np.float32)
         if np.isnan(boxes).all():

@@ -139,7 +139,7 @@ def test_independent_noise_correlates_little() -> None:
 @pytest.mark.parametrize("lag", [9, 10, 11, 40, -9, -10, -11])
 def test_no_overlap_no_correlation(lag: int) -> None:
     values = np.arange(10.0)
-    assert correlation_at(values, values, lag) == 0
+    assert np.isnan(correlation_at(values, values, lag))
 
 
 # --- rows ------------------------------------------------------------------------------------------------------------
@@ -207,7 +207,7 @@ def test_too_few_frames_are_an_error_and_no_value() -> None:
     levels = bursts(60)
     opening = opening_like(levels, 0)
     correlations(faces_with(opening[:MIN_FRAMES]), speech_with(levels))
-    with pytest.raises(TooShort, match="24 frames"):
+    with pytest.raises(TooShort, match="39 frames"):
         correlations(faces_with(opening[: MIN_FRAMES - 1]), speech_with(levels))
     with pytest.raises(TooShort, match="10 frames"):
         correlations(faces_with(opening), speech_with(levels[:10]))

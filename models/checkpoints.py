@@ -1,0 +1,44 @@
+"""State dicts from `torch.save` files, into networks that keep their authors' names."""
+
+from __future__ import annotations
+
+import pickle
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+from torch import nn
+
+from ..core.errors import WeightsError
+from .loading import load_strict
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def read_state_dict(network: M, path: Path, *, source: str) -> M:
+    """Fills `network` from a file that is one state dict, in PyTorch's present or older format.
+
+    Files saved before PyTorch counted batches in its normalisations lack `num_batches_tracked`, which inference never
+    reads. It is the one name that may be absent.
+
+    Args:
+        network: of exactly the file's names and shapes.
+        path: the file; only tensors are read from it.
+        source: name of the weights, for messages.
+
+    Returns:
+        The network in eval mode, frozen.
+
+    Raises:
+        WeightsError: no state dict, or its names or shapes are not exactly those of the network.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(f"{source}: {path.name} cannot be read as tensors alone") from error
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise WeightsError(f"{source}: {path.name} is no state dict")
+    counts = {name: value for name, value in network.state_dict().items() if name.endswith("num_batches_tracked")}
+    return load_strict(network, counts | dict(state), source=source)
