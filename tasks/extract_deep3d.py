@@ -19,9 +19,9 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from ..core.errors import NoFace
 from ..core.landmarks import landmarks_68
-from .extractor import Batch, Context, ExtractorSpec, vectors
+from .extractor import ExtractorSpec, vectors
+from .face_network import FaceNetwork
 from .faces import LANDMARKER, Face
 
 COEFFICIENTS, SIZE = 257, 224
@@ -115,55 +115,27 @@ def resized_cut(frame: np.ndarray, size: tuple[int, int], left: int, top: int) -
     return out
 
 
-class Coefficients:
+class Coefficients(FaceNetwork):
     """Coefficients of one clip."""
 
-    def __init__(self, spec: ExtractorSpec, context: Context) -> None:
-        self._context = context
-        self._rows: list[np.ndarray] = []
-        self._alignments: list[np.ndarray] = []
-        self._count = 0
+    width, place_width, name = COEFFICIENTS, 5, "deep3d"
 
-    def push(self, batch: Batch) -> None:
-        """Aligns the faces and forwards them."""
-        rows = np.full((len(batch.faces), COEFFICIENTS), np.nan, dtype=np.float32)
-        alignments = np.full((len(batch.faces), 5), np.nan, dtype=np.float32)
-        pictures: dict[int, np.ndarray] = {}
-        for k, (frame, face) in enumerate(zip(batch.frames, batch.faces, strict=True)):
-            aligned = None if face is None else _aligned(frame, face)
-            if aligned is not None:
-                pictures[k], alignments[k] = aligned
-        if pictures:
-            rows[list(pictures)] = self._forward(np.stack(list(pictures.values())))
-        self._rows.append(rows)
-        self._alignments.append(alignments)
-        self._count += len(pictures)
+    def cut_face(self, frame: np.ndarray, face: Face) -> tuple[np.ndarray, np.ndarray] | None:
+        """The aligned face and its alignment."""
+        return align(frame, landmarks_68(face.points)[:, :2])
 
-    def _forward(self, pictures: np.ndarray) -> np.ndarray:
+    def forward(self, pictures: np.ndarray) -> np.ndarray:
+        """The network's 257 numbers a picture."""
         import torch
 
         from ..models.deep3d import prepare
 
-        network = self._context.network(NETWORK)
-        answers = []
+        network = self.context.network(NETWORK)
         with torch.inference_mode():
-            for part in prepare(pictures).split(FRAMES_PER_FORWARD):
-                answers.append(network(part.to(self._context.device)).float().cpu().numpy())
-        self._context.counters.forwards["deep3d"] += len(pictures)
-        return np.concatenate(answers)
+            parts = prepare(pictures).split(FRAMES_PER_FORWARD)
+            return np.concatenate([network(part.to(self.context.device)).float().cpu().numpy() for part in parts])
 
     def finish(self) -> dict[str, Any]:
         """The row. Raises NoFace when no frame shows a face."""
-        rows = np.concatenate(self._rows)
-        if not self._count:
-            raise NoFace(f"no face in any of {len(rows)} frames")
-        return {
-            "coefficients": rows,
-            "alignment": np.concatenate(self._alignments),
-            "n_frames": len(rows),
-            "n_missing": len(rows) - self._count,
-        }
-
-
-def _aligned(frame: np.ndarray, face: Face) -> tuple[np.ndarray, np.ndarray] | None:
-    return align(frame, landmarks_68(face.points)[:, :2])
+        rows, alignments, counts = self.collected()
+        return {"coefficients": rows, "alignment": alignments, **counts}

@@ -18,10 +18,10 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from ..core.errors import NoFace
 from ..core.landmarks import landmarks_68
-from .extractor import Batch, Context, ExtractorSpec, vectors
-from .faces import LANDMARKER
+from .extractor import ExtractorSpec, vectors
+from .face_network import FaceNetwork
+from .faces import LANDMARKER, Face
 from .head_pose import angles_of
 
 PARAMETERS, SIZE = 62, 120
@@ -83,51 +83,28 @@ def rotation_of_pose(pose: np.ndarray) -> np.ndarray:
     return np.concatenate([rows, np.cross(rows[:, 0], rows[:, 1])[:, None]], axis=1)
 
 
-class Coefficients:
+class Coefficients(FaceNetwork):
     """Coefficients of one clip; the frames of a batch go through the network together."""
 
-    def __init__(self, spec: ExtractorSpec, context: Context) -> None:
-        self._context = context
-        self._rows: list[np.ndarray] = []
-        self._boxes: list[np.ndarray] = []
-        self._count = 0
+    width, place_width, name = PARAMETERS, 4, "tddfa-v2"
 
-    def push(self, batch: Batch) -> None:
-        """Cuts out the faces and forwards them."""
-        rows = np.full((len(batch.faces), PARAMETERS), np.nan, dtype=np.float32)
-        boxes = np.full((len(batch.faces), 4), np.nan, dtype=np.float32)
-        seen = [k for k, face in enumerate(batch.faces) if face is not None]
-        pictures = []
-        for k in seen:
-            box = crop_box(landmarks_68(batch.faces[k].points)[:, :2])  # type: ignore[union-attr]
-            pictures.append(cut(batch.frames[k], box))
-            boxes[k] = box
-        if seen:
-            rows[seen] = self._forward(np.stack(pictures))
-        self._rows.append(rows)
-        self._boxes.append(boxes)
-        self._count += len(seen)
+    def cut_face(self, frame: np.ndarray, face: Face) -> tuple[np.ndarray, np.ndarray]:
+        """The face in its box, and the box."""
+        box = crop_box(landmarks_68(face.points)[:, :2])
+        return cut(frame, box), box
 
-    def _forward(self, pictures: np.ndarray) -> np.ndarray:
+    def forward(self, pictures: np.ndarray) -> np.ndarray:
+        """The network's 62 numbers a picture."""
         import torch
 
         from ..models.tddfa import prepare
 
-        network = self._context.network(NETWORK)
+        network = self.context.network(NETWORK)
         with torch.inference_mode():
-            rows = network(prepare(pictures).to(self._context.device)).float().cpu().numpy()
-        self._context.counters.forwards["tddfa-v2"] += len(pictures)
-        return rows
+            return network(prepare(pictures).to(self.context.device)).float().cpu().numpy()
 
     def finish(self) -> dict[str, Any]:
         """The row. Raises NoFace when no frame shows a face."""
-        rows = np.concatenate(self._rows)
-        if not self._count:
-            raise NoFace(f"no face in any of {len(rows)} frames")
-        return {
-            "coefficients": rows,
-            "rotation": angles_of(rotation_of_pose(rows[:, :12])).astype(np.float32),
-            "box": np.concatenate(self._boxes),
-            "n_frames": len(rows),
-            "n_missing": len(rows) - self._count,
-        }
+        rows, boxes, counts = self.collected()
+        rotation = angles_of(rotation_of_pose(rows[:, :12])).astype(np.float32)
+        return {"coefficients": rows, "rotation": rotation, "box": boxes, **counts}

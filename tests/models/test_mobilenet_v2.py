@@ -1,7 +1,5 @@
 """MobileNetV2 against torchvision on the same weights, and on photographs whose content is known."""
 
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,26 +18,10 @@ from talkforge.models.mobilenet_v2 import (
     prepare_frames,
     read_mobilenet_v2,
 )
+from talkforge.tests.models.reference import run_beside_torchvision
 from torch.nn import functional as F
 
-# torchvision's library of compiled operators does not load beside every build of torch, and then its Python files fail
-# to import because the operators have no schema. MobileNetV2 uses none of them, so empty schemas are enough. This runs
-# in a process of its own: operators once defined stay defined.
-TORCHVISION = """
-import re, sys
-from importlib.util import find_spec
-from pathlib import Path
-import numpy as np, torch
-
-try:
-    import torchvision
-except RuntimeError:
-    for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-        del sys.modules[name]
-    text = Path(find_spec("torchvision").origin).with_name("_meta_registrations.py").read_text()
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for name in re.findall(r'register_(?:meta|fake)[(]"(?:torchvision::)?([a-z0-9_]+)"', text):
-        library.define(name + "() -> ()")
+OFFICIAL = """
 from torchvision.models import mobilenet_v2
 
 weights, pictures, answers = sys.argv[1:]
@@ -77,9 +59,7 @@ def test_logits_equal_torchvisions(network: MobileNetV2, tmp_path: Path) -> None
         pytest.skip("torchvision is not installed")
     weights, x = weights_store().path(WEIGHTS), torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(5))
     np.save(tmp_path / "x.npy", x.numpy())
-    paths = [str(weights), str(tmp_path / "x.npy"), str(tmp_path / "y.npz")]
-    done = subprocess.run([sys.executable, "-c", TORCHVISION, *paths], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    run_beside_torchvision(OFFICIAL, weights, tmp_path / "x.npy", tmp_path / "y.npz")
     with torch.inference_mode(), np.load(tmp_path / "y.npz") as theirs:
         assert np.abs(read_mobilenet_v2(weights).double()(x.double()).numpy() - theirs["double"]).max() < 1e-9
         assert np.abs(read_mobilenet_v2(weights)(x).numpy() - theirs["single"]).max() < 1e-5
