@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from threading import Lock
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ from ..core.counters import Counters
 from ..core.errors import MediaError
 from ..core.registry import Registry, resolve
 from ..datasets.source import VideoInfo
+from .crop import aligned_224
 from .faces import Face
 
 
@@ -73,6 +74,15 @@ class Batch:
     scenes: list[int]
     subject: list[np.ndarray | None]
     squares: list[np.ndarray | None] = field(default_factory=list)
+
+    @cached_property
+    def aligned(self) -> list[np.ndarray | None]:
+        """B faces turned and scaled onto the 224x224 template, uint8 (224, 224, 3), None without a face.
+
+        Made when the first extractor asks (one with `faces=True`), and shared by those that follow.
+        """
+        pairs = zip(self.frames, self.faces, strict=True)
+        return [None if face is None else aligned_224(frame, face) for frame, face in pairs]
 
 
 @dataclass
