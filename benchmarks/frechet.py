@@ -1,6 +1,6 @@
 """CPU time of the Fréchet distance beside pytorch-fid, in one process on the same features.
 
-    python -m talkforge.benchmarks.frechet
+    python benchmarks/frechet.py
 
 Both sides start from the same two (N, 2048) arrays in memory: ours is one call, the peer's is its own recipe (mean and
 `np.cov` of each side, then its `calculate_frechet_distance`). Time is `time.process_time`, the CPU seconds of all
@@ -24,9 +24,8 @@ from typing import Any
 
 import numpy as np
 from scipy import linalg
-
-from ..core.errors import MissingPackage, TalkForgeError
-from ..metrics.frechet import FrechetState, distance, frechet_distance
+from talkforge.core.errors import MissingPackage, TalkForgeError
+from talkforge.metrics.frechet import FrechetState, distance, frechet_distance
 
 DIM = 2048
 SMALL, LARGE = 500, 20_000
