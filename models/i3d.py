@@ -23,13 +23,13 @@ from torch.nn import functional as F
 from ..core.errors import InputError, TooShort, WeightsError
 from ..core.weights import weights_store
 from .loading import load_strict
+from .pictures import SIZE, centre_224
 
 if TYPE_CHECKING:
     from ..core.asset_store import AssetStore
 
 WEIGHTS = "i3d-k400"
 CLASSES = 400
-SIZE = 224
 # Three stages halve the time, and the average pool still needs 2 steps: ceil(9 / 8) = 2.
 MIN_FRAMES = 9
 BN_EPS = 1e-3
@@ -205,16 +205,7 @@ def prepare_frames(frames: np.ndarray) -> torch.Tensor:
     Raises:
         InputError: another type or shape.
     """
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:
-        raise InputError(f"frames are uint8 (N, H, W, 3), not {frames.dtype} {frames.shape}")
-    height, width = frames.shape[1:3]
-    shorter = min(height, width)
-    # In whole numbers: the ceiling of a float product would make some squares 225 wide.
-    size = (-(-height * SIZE // shorter), -(-width * SIZE // shorter))
-    x = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 255
-    x = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
-    top, left = (size[0] - SIZE) // 2, (size[1] - SIZE) // 2
-    return (x[:, :, top : top + SIZE, left : left + SIZE] * 2 - 1).contiguous()
+    return (centre_224(frames, antialias=False) * 2 - 1).contiguous()
 
 
 def _unit_state(flax: dict[str, torch.Tensor], path: str) -> tuple[torch.Tensor, torch.Tensor]:

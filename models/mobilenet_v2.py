@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
 
-from ..core.errors import InputError, WeightsError
+from ..core.errors import InputError
 from ..core.weights import weights_store
-from .loading import fold_norms, load_strict
+from .checkpoints import read_state_dict
+from .loading import fold_norms
+from .pictures import SIZE, centre_224
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,7 +31,6 @@ CLASSES = 1000
 # Pictures in one pass on CPU. More leave the cache: 16 at once take twice the time a picture.
 AT_ONCE_CPU = 4
 # RGB / 255, then these channel statistics of ImageNet.
-SIZE = 224
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
@@ -101,15 +101,7 @@ def prepare_frames(pictures: np.ndarray) -> torch.Tensor:
     Raises:
         InputError: another type or shape.
     """
-    if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[3] != 3 or 0 in pictures.shape:
-        raise InputError(f"pictures are uint8 (B, H, W, 3), not {pictures.dtype} {pictures.shape}")
-    x = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 255
-    height, width = pictures.shape[1:3]
-    shorter = min(height, width)
-    size = (-(-height * SIZE // shorter), -(-width * SIZE // shorter))
-    x = F.interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=True)
-    top, left = (size[0] - SIZE) // 2, (size[1] - SIZE) // 2
-    x = x[:, :, top : top + SIZE, left : left + SIZE]
+    x = centre_224(pictures, antialias=True)
     return (x - x.new_tensor(MEAN).view(3, 1, 1)) / x.new_tensor(STD).view(3, 1, 1)
 
 
@@ -119,10 +111,7 @@ def read_mobilenet_v2(path: Path) -> MobileNetV2:
     Raises:
         WeightsError: no state dict, or its names or shapes are not exactly those of the network.
     """
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise WeightsError(f"{WEIGHTS}: {path.name} is no state dict")
-    return load_strict(MobileNetV2(), state, source=WEIGHTS)
+    return read_state_dict(MobileNetV2(), path, source=WEIGHTS)
 
 
 def load_mobilenet_v2(store: AssetStore | None = None) -> MobileNetV2:

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from ..core.landmarks import landmarks_68
 from ..models.ict_facekit import FaceBasis, load_landmark_basis
-from .extractor import Batch, Context, ExtractorSpec, series, vectors
+from .extractor import ExtractorSpec, series, vectors
 from .faces import BLENDSHAPES, LANDMARKER
 from .head_pose import angles_of, nearest_rotation
 from .ict_fit import RIDGE, fit_clip
@@ -84,53 +84,39 @@ ICT = ExtractorSpec(
 EXTRACTORS = (ARKIT, ICT)
 
 
-class Coefficients:
+class Coefficients(SeenFaces):
     """Coefficients and pose of one clip."""
-
-    def __init__(self, spec: ExtractorSpec, context: Context) -> None:
-        self._seen = SeenFaces()
-
-    def push(self, batch: Batch) -> None:
-        """Takes the next frames' faces."""
-        self._seen.push(batch)
 
     def finish(self) -> dict[str, Any]:
         """The row. Raises NoFace when no frame shows a face."""
-        self._seen.check()
-        poses = np.stack([face.pose for face in self._seen.faces]).astype(np.float64)
+        self.check()
+        poses = np.stack([face.pose for face in self.faces]).astype(np.float64)
         return {
-            "blendshapes": self._seen.spread(np.stack([face.blendshapes for face in self._seen.faces])),
-            "rotation": self._seen.spread(angles_of(nearest_rotation(poses[:, :3, :3]))),
-            "translation": self._seen.spread(poses[:, :3, 3]),
-            "n_frames": self._seen.count,
-            "n_missing": self._seen.missing,
+            "blendshapes": self.spread(np.stack([face.blendshapes for face in self.faces])),
+            "rotation": self.spread(angles_of(nearest_rotation(poses[:, :3, :3]))),
+            "translation": self.spread(poses[:, :3, 3]),
+            "n_frames": self.count,
+            "n_missing": self.missing,
         }
 
 
-class IctShape:
+class IctShape(SeenFaces):
     """The face model's fit to one clip."""
-
-    def __init__(self, spec: ExtractorSpec, context: Context) -> None:
-        self._seen = SeenFaces()
-
-    def push(self, batch: Batch) -> None:
-        """Takes the next frames' faces."""
-        self._seen.push(batch)
 
     def finish(self) -> dict[str, Any]:
         """The row. Raises NoFace when no frame shows a face."""
-        self._seen.check()
+        self.check()
         basis = _basis()
-        coefficients = np.stack([face.blendshapes for face in self._seen.faces])
-        seen = landmarks_68(np.stack([face.points for face in self._seen.faces]))[..., :2].astype(np.float64)
+        coefficients = np.stack([face.blendshapes for face in self.faces])
+        seen = landmarks_68(np.stack([face.points for face in self.faces]))[..., :2].astype(np.float64)
         fit = fit_clip(basis, basis.from_blendshapes(coefficients, BLENDSHAPE_NAMES), seen * (1.0, -1.0))
         return {
             "identity": fit.identity.astype(np.float32),
-            "rotation": self._seen.spread(angles_of(fit.poses.rotation)),
-            "scale": self._seen.spread_series(fit.poses.scale),
-            "error": self._seen.spread_series(fit.error),
-            "n_frames": self._seen.count,
-            "n_missing": self._seen.missing,
+            "rotation": self.spread(angles_of(fit.poses.rotation)),
+            "scale": self.spread_series(fit.poses.scale),
+            "error": self.spread_series(fit.error),
+            "n_frames": self.count,
+            "n_missing": self.missing,
         }
 
 

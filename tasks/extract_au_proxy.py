@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from .action_units import ACTION_UNITS, action_units
 from .extract_arkit import BLENDSHAPE_NAMES
-from .extractor import Batch, Context, ExtractorSpec, series
+from .extractor import ExtractorSpec, series
 from .faces import LANDMARKER
 from .seen_faces import SeenFaces
 
@@ -29,19 +29,12 @@ AU_PROXY = ExtractorSpec(
 EXTRACTORS = (AU_PROXY,)
 
 
-class ActionUnitProxy:
+class ActionUnitProxy(SeenFaces):
     """The action units of one clip."""
-
-    def __init__(self, spec: ExtractorSpec, context: Context) -> None:
-        self._seen = SeenFaces()
-
-    def push(self, batch: Batch) -> None:
-        """Takes the next frames' faces."""
-        self._seen.push(batch)
 
     def finish(self) -> dict[str, Any]:
         """The row. Raises NoFace when no frame shows a face."""
-        self._seen.check()
-        units = action_units(np.stack([face.blendshapes for face in self._seen.faces]), BLENDSHAPE_NAMES)
-        columns: dict[str, Any] = {name: self._seen.spread_series(values) for name, values in units.items()}
-        return columns | {"n_frames": self._seen.count, "n_missing": self._seen.missing}
+        self.check()
+        units = action_units(np.stack([face.blendshapes for face in self.faces]), BLENDSHAPE_NAMES)
+        columns: dict[str, Any] = {name: self.spread_series(values) for name, values in units.items()}
+        return columns | {"n_frames": self.count, "n_missing": self.missing}

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from ..core.errors import NoFace
-from .extractor import Batch
+from .extractor import Batch, Context, ExtractorSpec
 from .faces import Face
 
 
 class SeenFaces:
-    """Collects the subject's face of every frame of a clip.
+    """Collects the subject's face of every frame of a clip; a subclass makes the row of them in `finish`.
 
     Attributes:
         count: frames so far.
@@ -18,7 +18,7 @@ class SeenFaces:
         faces: their faces.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, spec: ExtractorSpec, context: Context) -> None:
         self.count = 0
         self.frames: list[int] = []
         self.faces: list[Face] = []
