@@ -95,6 +95,19 @@ def has_index(handle: BinaryIO) -> bool:
     return any(box.name == b"moov" and box.end <= size for box in boxes(handle))
 
 
+def track_kinds(handle: BinaryIO) -> set[bytes]:
+    """Handler names of the tracks, such as b"vide" and b"soun"; empty where the file is no MP4 or has no index."""
+    whole = Box(b"", 0, 1 << 62)
+    handlers = [
+        _read(handle, hdlr)
+        for moov in _children(handle, whole, b"moov")
+        for trak in _children(handle, moov, b"trak")
+        for mdia in _children(handle, trak, b"mdia")
+        for hdlr in _children(handle, mdia, b"hdlr")
+    ]
+    return {header[8:12] for header in handlers}
+
+
 def track_orientation(handle: BinaryIO, track_id: int) -> Orientation:
     """Orientation from the header of one track; upright where the track or its matrix is not found."""
     for moov in _children(handle, Box(b"", 0, 1 << 62), b"moov"):

@@ -21,6 +21,7 @@ from ..core.records import Clip, Reject, safe_id
 from ..core.registry import Registry, did_you_mean, resolve
 from .audio import has_audio
 from .containers import VIDEO_SUFFIXES, printable
+from .mp4_boxes import track_kinds
 
 STAGE = "read"
 # A folder in which nothing but these occurred is another dataset, not a broken one.
@@ -265,6 +266,15 @@ def unexpected(dataset: str, file: VideoFile, layout: str) -> Reject:
     return reject(path_id(dataset, file.where), "unexpected_path", f"{file.where!a} is not of the form {layout}")
 
 
+def _says_sound(video: Path) -> bool:
+    """Whether an MP4's index names a sound track: some 20 times faster than opening the file with its demuxer."""
+    try:
+        with video.open("rb") as handle:
+            return b"soun" in track_kinds(handle)
+    except OSError:
+        return False  # the demuxer says what is wrong with it
+
+
 def sound_of(video: Path, beside: Path | None, missing_audio: str) -> Path | None:
     """Where a video's sound is: the file given for it, else in the video itself (its header is read for that).
 
@@ -277,7 +287,7 @@ def sound_of(video: Path, beside: Path | None, missing_audio: str) -> Path | Non
     """
     if beside is not None:
         return beside
-    if has_audio(video):
+    if _says_sound(video) or has_audio(video):
         return video
     if missing_audio == "reject":
         raise NoAudioTrack(f"{video.name} has no sound track, and there is no sound file for it")

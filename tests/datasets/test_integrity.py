@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from talkforge.datasets.integrity import Integrity, integrity, missing_wave_bytes
-from talkforge.datasets.mp4_boxes import Orientation, boxes, has_index, missing_bytes, track_orientation
+from talkforge.datasets.mp4_boxes import Orientation, boxes, has_index, missing_bytes, track_kinds, track_orientation
+from talkforge.tests.media_factory import tone, write_clip
 
 
 @pytest.fixture
@@ -139,3 +140,15 @@ def test_wave(size, missing, stored):
     data = b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0" + b"\0" * 16 + b"LIST\x03\0\0\0abc\0data"
     assert missing_wave_bytes(stored(data + struct.pack("<I", size) + b"12345678")) == missing
     assert missing_wave_bytes(stored(data[:20])) == 0
+
+
+def test_track_kinds_are_those_of_the_demuxer(tmp_path: Path) -> None:
+    with_sound = write_clip(tmp_path / "a.mp4", 3, audio=tone(0.12))
+    mute = write_clip(tmp_path / "b.mp4", 3)
+    other = tmp_path / "c.mp4"
+    other.write_text("no boxes here at all")
+    found = []
+    for path in (with_sound, mute, other):
+        with path.open("rb") as handle:
+            found.append(track_kinds(handle))
+    assert found == [{b"vide", b"soun"}, {b"vide"}, set()]
