@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from talkforge.metrics.av_sync import EYE_CORNERS, LIP_PAIRS, POINTS
+from talkforge.core.mouth_sync import EYE_CORNERS, LIP_PAIRS, POINTS
 
 
 @dataclass(frozen=True)
