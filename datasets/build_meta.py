@@ -1,4 +1,4 @@
-"""What a built dataset says about itself: meta files, the card in README.md, and the Croissant description."""
+"""What a built dataset says about itself: meta files and the card in README.md; see `croissant` for the third."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..core.shards import write_json, write_text
+from ..core.shards import write_text
+from .croissant import write_croissant
+
+__all__ = ["REJECTS", "SHARD", "column_rows", "write_card", "write_croissant"]
 
 SHARD = "data/{split}/part-{index:05d}-of-{total:05d}.parquet"
 REJECTS = "rejects/part-00000-of-00001.parquet"
@@ -44,71 +47,42 @@ def write_card(out: Path, info: Mapping[str, Any], splits: Mapping[str, Any], re
         "## Columns",
         _table(("column", "type"), info["columns"].items()),
         "A null in a series is a frame without a face. Where a whole feature is null, `<extractor>_reason` says why. "
-        "`crop_box` has left, top and side of the crop's square in source pixels: a source pixel (x, y) lies at "
-        "((x - left) s, (y - top) s) of the crop, s = crop_size / side.",
+        "`crop_transform` has a 2x3 matrix for each frame, row by row: the source pixel with centre (x, y) lies at "
+        "M (x, y, 1) of the crop, whole numbers being centres of pixels, (0, 0) the top left one; null where the crop "
+        "video is black. Landmarks count from the picture's corner: take 0.5 off before, add 0.5 after.",
+        f"Crop `{info['crop']['name']}`: {info['crop']['rule']}. Interpolation: {info['crop']['interpolation']}; "
+        f"border: {info['crop']['border']}.",
         "## Extractors",
         _table(("id", "version", "what"), [(e["id"], e["version"], e["what"]) for e in info["extractors"]]),
         "## Reading",
-        "```python",
-        "import pyarrow.dataset as ds",
-        'table = ds.dataset("data", format="parquet").to_table(columns=["clip_id", "emotion", "n_frames"])',
-        "```",
+        "From this folder; each prints the same clips.",
+        *(f"```python\n{example}\n```" for example in _reading(parts)),
     ]
     write_text(out / "README.md", "\n".join(header) + "\n\n" + "\n\n".join(body) + "\n")
+
+
+def _reading(parts: Sequence[str]) -> list[str]:
+    """Examples for the libraries that read it, one after the other."""
+    files = ", ".join(f'"{split}": "data/{split}/*.parquet"' for split in parts)
+    return [
+        "import pyarrow.dataset as ds\n"
+        'table = ds.dataset("data", format="parquet").to_table(columns=["clip_id", "emotion", "n_frames"])\n'
+        "print(table.to_pylist())",
+        "import polars as pl\n"
+        'frame = pl.scan_parquet("data/*/*.parquet").select("clip_id", "emotion", "n_frames").collect()\n'
+        "print(frame.to_dicts())",
+        "import duckdb\n"
+        "rows = duckdb.sql(\"select clip_id, emotion, n_frames from 'data/*/*.parquet'\")\n"
+        "print(rows.fetchall())",
+        "from datasets import load_dataset\n"
+        f'clips = load_dataset("parquet", data_files={{{files}}}, columns=["clip_id", "emotion", "n_frames"])\n'
+        "print([row for split in clips.values() for row in split])",
+        "from talkforge.datasets.shards import ClipShards\n"
+        f'clips = ClipShards(".", split="{parts[0] if parts else "train"}")\n'
+        'print([(clip_id, clips[k]["n_frames"]) for k, clip_id in enumerate(clips.clip_ids)])',
+    ]
 
 
 def _table(head: Sequence[str], rows: Any) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
-
-
-def write_croissant(out: Path, info: Mapping[str, Any], schema: pa.Schema) -> None:
-    """Writes `croissant.json` (Croissant 1.0): the shards as one file set, the columns of one kind of record."""
-    parts = {"@type": "cr:FileSet", "@id": "shards", "encodingFormat": "application/x-parquet"}
-    fields = [
-        {
-            "@type": "cr:Field",
-            "@id": f"clips/{field.name}",
-            "name": field.name,
-            "dataType": _croissant_type(field.type),
-            "source": {"fileSet": {"@id": "shards"}, "extract": {"column": field.name}},
-        }
-        | ({"repeated": True} if pa.types.is_nested(field.type) else {})
-        for field in schema
-    ]
-    context = {
-        "@language": "en",
-        "@vocab": "https://schema.org/",
-        "sc": "https://schema.org/",
-        "cr": "http://mlcommons.org/croissant/",
-        "conformsTo": "http://purl.org/dc/terms/conformsTo",
-        "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
-        "extract": "cr:extract",
-        "column": "cr:column",
-        "field": "cr:field",
-        "fileSet": "cr:fileSet",
-        "includes": "cr:includes",
-        "recordSet": "cr:recordSet",
-        "repeated": "cr:repeated",
-        "source": "cr:source",
-    }
-    data = {
-        "@context": context,
-        "@type": "sc:Dataset",
-        "conformsTo": "http://mlcommons.org/croissant/1.0",
-        "name": info["dataset"],
-        "description": f"{info['counts']['rows']} clips of talking faces with features per frame",
-        "distribution": [parts | {"includes": "data/*/*.parquet"}],
-        "recordSet": [{"@type": "cr:RecordSet", "@id": "clips", "name": "clips", "field": fields}],
-    }
-    write_json(out / "croissant.json", data)
-
-
-def _croissant_type(kind: pa.DataType) -> str:
-    while pa.types.is_nested(kind):
-        kind = kind.value_type
-    if pa.types.is_integer(kind):
-        return "sc:Integer"
-    if pa.types.is_floating(kind):
-        return "sc:Float"
-    return "sc:Boolean" if pa.types.is_boolean(kind) else "sc:Text"
