@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import chain
 
 import av.error
 import numpy as np
@@ -26,6 +27,10 @@ DECODE_THREADS = 1
 _NO_TIMES = frozenset({"mpegvideo"})
 # Codecs in which each packet of an MP4 or Matroska file shows exactly one picture.
 _ONE_PICTURE_A_PACKET = frozenset({"h264", "hevc"})
+# Containers that mark key pictures and time every packet, and codecs in which a key picture starts anew. (In H.264,
+# HEVC and MPEG-4 part 2 pictures behind it may be shown before it and need older ones; decoders leave those out.)
+_SEEKABLE = frozenset({"mov", "matroska"})
+_STARTS_ANEW = frozenset({"h264", "hevc", "mpeg4", "vp8", "vp9", "av1", "mjpeg", "ffv1"})
 # These decoders go on after damage without marking the picture, unless they are told to stop.
 _STRICT = {"hevc": "crccheck+explode", "ffv1": "crccheck+explode"}
 
@@ -39,7 +44,7 @@ def open_source(path: str | os.PathLike[str]) -> Source:
         media.close()
         raise
     decoder = _Decoder(media)
-    return Source(info, decoder.pictures(), media.close, decoder.repairs)
+    return Source(info, decoder.pictures(), media.close, decoder.repairs, decoder.seek)
 
 
 class _Decoder:
@@ -68,13 +73,62 @@ class _Decoder:
         self._rotation: int | None = None
         self._orientation = Orientation()
         self._size: tuple[int, int] | None = None
+        self._moved = False  # a seek happened while a packet's pictures were handed out
+        self._expected: int | None = None  # time of the picture that must come first after a seek
+        self._from: int | None = None  # time of the key picture where decoding goes on; None for the file's start
+        self._opens_with_key = False
 
     def pictures(self) -> Iterator[TimedPicture]:
         """Pictures in display order; raises `CorruptMedia` or `TruncatedMedia` where the damage shows."""
         for packet in self._own_packets():
-            yield from map(self._picture, self._decode(packet))
+            self._moved = False
+            for frame in self._decode(packet):
+                yield self._picture(frame)
+                if self._moved:
+                    break  # what else came out of the packet lies before the seek
         self._check_lost(None)
         self._check_end()
+
+    def seek(self, time: Fraction) -> bool:
+        """See `Source.seek`."""
+        wanted = target = int(time / (self._track.time_base or Fraction(1)))
+        if not self._can_seek() or self._first_pts is None or wanted <= self._first_pts:
+            return False
+        while target > self._first_pts:
+            packet = self._land(target)
+            if packet is None or not packet.is_keyframe or packet.pts is None:
+                break
+            if packet.pts <= wanted:
+                self._from = self._expected = packet.pts
+                return True
+            # A seek goes by decoding times, and this picture is shown too late: the key picture before it.
+            target = min(target, packet.pts if packet.dts is None else packet.dts) - 1
+        self._rewind()
+        return True
+
+    def _can_seek(self) -> bool:
+        known = self.media.kind in _SEEKABLE and self._track.codec_context.name in _STARTS_ANEW
+        return known and self._opens_with_key
+
+    def _rewind(self) -> None:
+        """Goes back to the file's start, where the key picture that was found does not show what it should."""
+        if self._from is None and self._expected is not None:
+            raise self._damage("it does not begin twice with the same picture")
+        self._land(-(1 << 40))
+        self._expected = self._first_pts
+
+    def _land(self, target: int) -> Packet | None:
+        """Moves to the last key picture that is decoded at or before `target`, in ticks; gives its packet."""
+        self._moved, self._from, self._last_tick, self._packet_count = True, None, None, 0
+        self._waiting.clear()
+        try:
+            self.media.container.seek(target, stream=self._track)
+            packets = self.media.container.demux()
+            first = next((packet for packet in packets if packet.stream.index == self._track.index), None)
+        except (av.error.FFmpegError, ValueError):
+            return None
+        self._packets = packets if first is None else chain((first,), packets)
+        return first
 
     def _own_packets(self) -> Iterator[Packet]:
         """Packets of the picture track; of the other tracks only their end is kept."""
@@ -96,7 +150,10 @@ class _Decoder:
     def _note(self, packet: Packet) -> None:
         if not packet.size or packet.pts is None:
             return
-        if self._one_each and not packet.is_discard:
+        self._opens_with_key |= self._begin is None and packet.is_keyframe
+        # Shown before the key picture of a seek: it may need pictures that were not read, and decoders leave it out.
+        is_before = self._from is not None and packet.pts < self._from
+        if self._one_each and not packet.is_discard and not is_before:
             self._waiting.add(packet.pts)
         # Leading pictures that cannot be shown are part of the declared length; those before an edit list are not.
         if packet.pts >= 0:
@@ -106,8 +163,15 @@ class _Decoder:
         try:
             frames = self._track.decode(packet)
         except (av.error.FFmpegError, ValueError) as error:
-            raise self._damage(error_text(error)) from error
+            if self._expected is None:
+                raise self._damage(error_text(error)) from error
+            self._rewind()
+            return
         for frame in frames:
+            if self._expected not in (None, frame.pts):
+                self._rewind()
+                return
+            self._expected = None
             self._check_lost(frame)
             if frame.is_corrupt:
                 raise self._damage("the decoder had to guess parts of a picture")
@@ -162,7 +226,7 @@ class _Decoder:
     def _check_end(self) -> None:
         """Raises where the header, or the container's own bookkeeping, promises more than came."""
         short = self._shortfall()
-        state = integrity(self.media.handle, self.media.kind, self._packet_count)
+        state = integrity(self.media.handle, self.media.kind, self._packet_count if self._from is None else None)
         if state is Integrity.BROKEN:
             raise CorruptMedia(f"{self._name} is damaged: the chain of its parts breaks, so pictures may be missing")
         if state is Integrity.CUT and (short is None or short > self._step / 2):

@@ -52,9 +52,20 @@ class TimedPicture(NamedTuple):
 
 @dataclass
 class Source:
-    """An open video: header, pictures in display order, what was repaired on the way, and how to close it."""
+    """An open video.
+
+    Attributes:
+        info: header.
+        pictures: in display order.
+        close: releases the file.
+        repairs: what was put right on the way, counted.
+        seek: makes `pictures` go on with a key picture at or before a time of the container's clock, seconds, and with
+            exactly those that follow it in a decode of the whole file. False where this file is decoded from its start;
+            then nothing has changed. None for a backend that cannot.
+    """
 
     info: VideoInfo
     pictures: Iterator[TimedPicture]
     close: Callable[[], None]
     repairs: Counter[str] = field(default_factory=Counter)
+    seek: Callable[[Fraction], bool] | None = None

@@ -38,6 +38,8 @@ _MAX_TIME_BASE = 1_000_000
 _JITTER = Fraction(2, 1000)
 # Time stamps that go back by less are put right; by more, two recordings were joined and the time between is unknown.
 _BACK_JUMP = Fraction(1, 2)
+# Decoding begins this much before a wanted start: more than a slot's rounding, and than time stamps are put right by.
+_LEAD = _BACK_JUMP
 
 
 def probe(path: str | os.PathLike[str]) -> VideoInfo:
@@ -46,13 +48,22 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
         return describe(media)
 
 
-def open_video(path: str | os.PathLike[str], *, backend: str = "pyav", counters: Counters | None = None) -> VideoStream:
+def open_video(
+    path: str | os.PathLike[str],
+    *,
+    backend: str = "pyav",
+    counters: Counters | None = None,
+    start_s: float | Fraction = 0,
+) -> VideoStream:
     """Opens a video; iterate it for (seconds, frame).
 
     Args:
         path: the file; its content and not its name says what it is, and no other file is opened.
         backend: "pyav"; or "decord" (needs the extra of that name), for trusted files only.
         counters: receives one decode when the first frame comes, and every frame.
+        start_s: what is shown before is not needed. The stream begins at a key frame at least half a second earlier
+            where the format allows an exact seek, else at the file's start; times and frames are those of the whole
+            file in either case. Damage before the place where it begins goes unseen.
 
     Raises:
         MediaNotFound: no regular file there.
@@ -63,11 +74,11 @@ def open_video(path: str | os.PathLike[str], *, backend: str = "pyav", counters:
     While iterating: `CorruptMedia`, `TruncatedMedia`, `EmptyVideo`.
     """
     if backend == "pyav":
-        return VideoStream(open_source(path), counters)
+        return VideoStream(open_source(path), counters, Fraction(start_s))
     if backend == "decord":
         from .decord_backend import open_source as open_decord
 
-        return VideoStream(open_decord(path), counters)
+        return VideoStream(open_decord(path), counters, Fraction(start_s))
     raise ConfigError(f"unknown video backend {backend!r}", hint=f"one of {', '.join(BACKENDS)}")
 
 
@@ -79,18 +90,20 @@ class VideoStream:
         repairs: what was put right, counted: "missing_pts" (time inferred from the frame rate), "non_monotonic_pts"
             (moved behind the frame before it), "vfr" (intervals that differ from the first one), "rotated" (turned
             upright), "leading_pictures_skipped" (depend on data before the file's start).
-        frames_decoded: frames handed out so far.
+        frames_decoded: frames handed out so far. The counters have one more where the stream began later in the file:
+            its first picture tells when the film begins.
         pts: exact time of the last frame handed out, seconds since the first one.
         end: exact time at which that frame ends.
     """
 
-    def __init__(self, source: Source, counters: Counters | None = None) -> None:
+    def __init__(self, source: Source, counters: Counters | None = None, start: Fraction = Fraction(0)) -> None:
         self.info = source.info
         self.frames_decoded = 0
         self.pts = Fraction(0)
         self.end = Fraction(0)
         self._source = source
         self._counters = counters
+        self._start = start - _LEAD
         self._zero: Fraction | None = None
         self._interval: Fraction | None = None
         self._items = self._run()
@@ -119,6 +132,8 @@ class VideoStream:
     def _run(self) -> Generator[tuple[float, np.ndarray]]:
         try:
             for item in self._source.pictures:
+                if self._leaves_out(item):
+                    continue
                 self._place(item)
                 self._count(item.picture)
                 yield float(self.pts), item.picture
@@ -126,6 +141,17 @@ class VideoStream:
                 raise EmptyVideo(f"{printable(self.info.path)} holds no picture")
         finally:
             self._source.close()
+
+    def _leaves_out(self, item: TimedPicture) -> bool:
+        """Whether this is the first picture, and the next one comes from shortly before the wanted start."""
+        if self._zero is not None or self._start <= 0 or item.pts is None or self._source.seek is None:
+            return False
+        self._zero = item.pts
+        if not self._source.seek(item.pts + self._start):
+            return False
+        if self._counters is not None:
+            self._counters.frames_decoded += 1
+        return True
 
     def _place(self, item: TimedPicture) -> None:
         """Sets `pts` and `end` for the next picture."""

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from ..core.config import Config, digest
 from ..core.counters import Counters
@@ -41,8 +41,11 @@ from ..tasks.build_shard import (
     finished_shard,
     rejects_of,
 )
+from ..tasks.crops import crops
 from ..tasks.extractor import extractors
-from .engine import Engine, default_workers, run
+from .adopt import adopt
+from .artifacts import build_artifacts
+from .engine import Engine, RunnerName, check_runner, default_workers, run
 from .evaluate import missing_weights
 from .source_index import SourceIndex
 
@@ -65,15 +68,23 @@ class BuildConfig(Config):
     split: str = "auto"
     seed: int = 0
     extractors: list[str] | None = None
-    crop: Literal["face"] = "face"
+    crop: str = "ffhq"
     size: int = Field(512, ge=64, multiple_of=2)
     crf: int = Field(18, ge=0, le=51)
     preset: str = "veryfast"
     shard_clips: int = Field(8, ge=1)
     workers: int = Field(default_factory=default_workers, ge=1)
     prefect: bool = True
+    runner: RunnerName = "local"
+    address: str | None = None
+    wait: bool = False
     cache: Path | None = None
     device: str = "cpu"
+
+    @field_validator("crop")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        return crops.get(name).name
 
 
 @dataclass(frozen=True)
@@ -117,13 +128,17 @@ def build(config: BuildConfig) -> BuildOutcome:
     Raises:
         InputError: `root` is no folder of the dataset, or `out` holds something else.
         WeightsMissing: an extractor that was asked for has no weights here.
-        OutputBusy: another process builds into `out`.
+        OutputBusy: another process builds into `out`, and `wait` is not set.
+        ConfigError, MissingPackage: the runner cannot be used so, or is not installed.
     """
+    check_runner(config.runner, config.address, use_prefect=config.prefect)
     check_out(config.out)
-    with owned(config.out):
+    config = config if config.runner == "local" else _absolute(config)
+    with owned(config.out, wait=config.wait):
         the_plan = plan(config)
         if the_plan.missing:
             raise WeightsMissing("weights of the chosen extractors are not here", hint=the_plan.missing)
+        adopt(the_plan.shards, config.out / INFO)
         results = [finished_shard(shard) for shard in the_plan.shards]
         info = _complete(config.out, the_plan, results)
         if info is not None:
@@ -134,7 +149,15 @@ def build(config: BuildConfig) -> BuildOutcome:
             lambda engine: _body(the_plan, results, engine),
             workers=config.workers,
             use_prefect=config.prefect,
+            runner=config.runner,
+            address=config.address,
         )
+
+
+def _absolute(config: BuildConfig) -> BuildConfig:
+    """The same places as every worker of a cluster sees them, wherever it was started."""
+    places = {name: getattr(config, name) for name in ("root", "out", "annotations", "cache")}
+    return config.model_copy(update={name: path.absolute() for name, path in places.items() if path is not None})
 
 
 def check_out(out: Path) -> None:
@@ -151,7 +174,7 @@ def plan(config: BuildConfig) -> BuildPlan:
         raise InputError(f"{config.root} is not a folder")
     listing = read_dataset(config.dataset, config.root, annotations=config.annotations, **config.options)
     names = tuple(config.extractors) if config.extractors is not None else default_extractors()
-    recipe = Recipe(config.dataset, names, config.size, config.crf, config.preset)
+    recipe = Recipe(config.dataset, names, config.size, config.crf, config.preset, config.crop)
     clips, splits = split_clips(config, listing.clips[: config.limit])
     index = SourceIndex(config.out / "_done" / "sources.parquet", config.root)
     sources, unread = _hashed(clips, index, config.workers)
@@ -276,6 +299,7 @@ def _describe(the_plan: BuildPlan, results: Sequence[ShardResult], engine: Engin
     write_card(out, info, the_plan.splits, Counter(reject.reason for reject in rejects))
     write_croissant(out, info, schema)
     write_json(out / INFO, info)
+    engine.publish(lambda: build_artifacts(info, the_plan.shards, results, rejects))
     counters = Counters()
     for result in results:
         counters.merge(result.counters)
@@ -308,7 +332,7 @@ def _info(the_plan: BuildPlan, counts: dict[str, int]) -> dict[str, Any]:
         "shards": {split: sum(shard.split == split for shard in the_plan.shards) for split in SPLITS},
         "columns": column_rows(schema),
         "steps_per_frame": recipe.steps(),
-        "crop": recipe.crop(),
+        "crop": recipe.crop_facts(),
         "extractors": [
             {"id": spec.id, "version": spec.version, "what": spec.what, "weights": list(spec.weights)}
             for spec in recipe.specs()

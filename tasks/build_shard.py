@@ -24,15 +24,22 @@ from ..core.weights import weights_store
 from ..datasets.video import probe
 from .crop import CROP_RULES
 from .crop_video import CROP_VIDEO_ID, crop_video
+from .crops import Window
 from .extract import ClipFile, extract_clip, stored
 from .extract_faces import FACES
 from .extractor import ExtractorSpec, extractors
 from .features import FeatureRow, FeatureStore
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 # For estimates: clips whose header is read, and bytes of a second of crop video for each of its pixels.
 PROBED = 200
 VIDEO_BYTES_PER_PIXEL = 0.6
+# Extractors that look at pictures get the evaluation's, whatever is written as video, so that both share rows.
+PICTURES = "face"
+TRANSFORM = (
+    "(u, v) = M (x, y, 1) takes a source pixel to the crop; M is 2x3, row by row; whole numbers are centres of pixels, "
+    "(0, 0) the top left one; landmarks count from the picture's corner, so take 0.5 off them first"
+)
 VIDEO = "videos/{clip_id}.mp4"
 # Counts of one extractor's frames: the row has its own `n_frames`, and what is missing is null in the series.
 _COUNTS = frozenset({"n_frames", "n_missing"})
@@ -69,6 +76,7 @@ class Recipe:
         dataset: the reader's id.
         extractors: their ids; faces and the crop video are made in any case.
         size, crf, preset: of the crop video.
+        crop: its name, see `crops`.
     """
 
     dataset: str
@@ -76,11 +84,16 @@ class Recipe:
     size: int
     crf: int
     preset: str
+    crop: str = "ffhq"
 
-    def specs(self) -> list[ExtractorSpec]:
+    def video(self, window: Window | None = None) -> ExtractorSpec:
+        """The extractor of the crop video, for a clip with this annotated window."""
+        return crop_video(self.size, self.crf, self.preset, self.crop, window)
+
+    def specs(self, window: Window | None = None) -> list[ExtractorSpec]:
         """All extractors of the pass, faces and crop video first."""
         others = [extractors.get(name) for name in self.extractors if name != FACES.id]
-        return [FACES, crop_video(self.size, self.crf, self.preset), *others]
+        return [FACES, self.video(window), *others]
 
     def features(self) -> list[ExtractorSpec]:
         """Extractors whose columns are in the shards under their own names."""
@@ -88,7 +101,7 @@ class Recipe:
 
     def schema(self) -> pa.Schema:
         """Columns of a shard."""
-        columns = dict(_LABELS) | {"crop_box": crop_video(self.size, self.crf, self.preset).columns["box"]}
+        columns = dict(_LABELS) | {"crop_transform": self.video().columns["transform"]}
         for spec in self.features():
             columns |= {column_name(spec, name): kind for name, kind in spec.columns.items() if name not in _COUNTS}
             columns[column_name(spec, "reason")] = pa.string()
@@ -99,7 +112,7 @@ class Recipe:
         return {
             "schema_version": SCHEMA_VERSION,
             "dataset": self.dataset,
-            "crop": CROP_RULES["face"],
+            "pictures": CROP_RULES[PICTURES],
             "extractors": {spec.id: [spec.version, dict(spec.params)] for spec in self.specs()},
             "weights": self.weights(),
         }
@@ -109,9 +122,9 @@ class Recipe:
         """sha256 of the identity."""
         return digest(self.identity())
 
-    def crop(self) -> dict[str, Any]:
-        """How the crop video is made."""
-        return {"rule": CROP_RULES["face"], **crop_video(self.size, self.crf, self.preset).params}
+    def crop_facts(self) -> dict[str, Any]:
+        """How the crop video is made, and which pictures the extractors look at."""
+        return {**self.video().params, "transform": TRANSFORM, "pictures_of_extractors": CROP_RULES[PICTURES]}
 
     def steps(self) -> dict[str, int]:
         """Columns that do not hold one entry a frame -> entries a frame; 0 for a list that is no series."""
@@ -202,7 +215,7 @@ def build_shard(shard: BuildShard) -> ShardResult:
     start, counters = time.monotonic(), Counters()
     # Videos are replaced before the shard is: until it is written again, nothing may say that the two fit.
     shard.writer().marker_path(shard.index).unlink(missing_ok=True)
-    store = FeatureStore(shard.cache, "face")
+    store = FeatureStore(shard.cache, PICTURES)
     rows: list[pa.Table] = []
     rejects: list[Reject] = []
     for item in shard.clips:
@@ -232,13 +245,12 @@ def _build_clip(shard: BuildShard, item: BuildClip, store: FeatureStore, counter
     """The clip's row, its crop video written, or why there is none."""
     clip, recipe = item.clip, shard.recipe
     content = clip.sha256 or ""
-    specs = recipe.specs()
+    specs = recipe.specs(clip.crop)
     try:
         extract_clip(clip_file(clip), content, specs, store, counters, device=shard.device)
     except OSError as error:  # the file was there when the clips were listed
         return Reject(clip.clip_id, "decode", "unreadable_file", f"{clip.video.name}: {error.strerror}")
-    crop_spec = crop_video(recipe.size, recipe.crf, recipe.preset)
-    crop = store.find(crop_spec, content)
+    crop = store.find(recipe.video(clip.crop), content)
     if crop is None:
         raise TalkForgeError(f"the feature cache lost a row of {clip.clip_id}", hint="run the same command again")
     if crop.reason is not None:
@@ -255,7 +267,7 @@ def _row(item: BuildClip, recipe: Recipe, crop: FeatureRow, rows: dict[str, Feat
     schema, n_frames = recipe.schema(), crop.value("n_frames")
     values = _labels(item, recipe, crop)
     columns = {name: pa.array([values[name]], type=kind) for name, kind in _LABELS.items()}
-    columns["crop_box"] = crop.column("box")
+    columns["crop_transform"] = crop.column("transform")
     for spec in recipe.features():
         row = rows[spec.id]
         columns[column_name(spec, "reason")] = pa.array([row.reason], pa.string())

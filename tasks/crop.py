@@ -6,6 +6,8 @@ Ours is the median over the frames with a face among the first 25 since the face
 not set the box, a stream needs no second decode, and no jitter of the detector enters the video.
 
 `none`: the frame as it is.
+
+These two are what metrics and extractors look at. The crops that a dataset build can write as videos are in `crops`.
 """
 
 from __future__ import annotations
@@ -78,13 +80,21 @@ def pixel_box(square: np.ndarray) -> tuple[int, int, int]:
 def crop_square(frame: np.ndarray, square: np.ndarray, size: int = FACE_SIZE) -> np.ndarray:
     """Cuts the square (centre x, centre y, side) and scales it to (size, size, 3); outside the frame it mirrors."""
     left, top, side = pixel_box(square)
-    height, width = frame.shape[:2]
-    pad = max(0, -left, -top, left + side - width, top + side - height)
-    if pad:
-        frame = cv2.copyMakeBorder(frame, pad, pad, pad, pad, cv2.BORDER_REFLECT_101)
-    cut = frame[top + pad : top + pad + side, left + pad : left + pad + side]
+    cut = cut_rectangle(frame, left, top, side, side)
     method = cv2.INTER_AREA if side >= size else cv2.INTER_LINEAR
     return cv2.resize(cut, (size, size), interpolation=method)
+
+
+def cut_rectangle(
+    frame: np.ndarray, left: int, top: int, width: int, height: int, level: int | None = None
+) -> np.ndarray:
+    """(height, width, 3) of the frame; outside it is mirrored, or grey where a level is given."""
+    rows, columns = frame.shape[:2]
+    pad = max(0, -left, -top, left + width - columns, top + height - rows)
+    if pad:
+        border = cv2.BORDER_REFLECT_101 if level is None else cv2.BORDER_CONSTANT
+        frame = cv2.copyMakeBorder(frame, pad, pad, pad, pad, border, value=(level or 0,) * 3)
+    return frame[top + pad : top + pad + height, left + pad : left + pad + width]
 
 
 @dataclass
@@ -97,6 +107,7 @@ class Item:
     scene: int = 0
     subject: np.ndarray | None = None
     square: np.ndarray | None = None  # the scene's settled square, held over gaps of any length
+    box: np.ndarray | None = None  # and the box of the landmarks that belongs to it
 
 
 @dataclass
@@ -112,6 +123,7 @@ class FaceCropper:
     _waiting: list[Item] = field(default_factory=list)
     _key: tuple[int, int | None] = (0, None)
     _square: np.ndarray | None = None
+    _box: np.ndarray | None = None
     _last_seen: int | None = None
 
     def push(self, item: Item) -> Iterator[Item]:
@@ -119,7 +131,7 @@ class FaceCropper:
         key = self._key_of(item)
         if key != self._key:
             yield from self.flush()
-            self._key, self._square, self._last_seen = key, None, None
+            self._key, self._square, self._box, self._last_seen = key, None, None, None
         if self._square is None and key[1] is not None:
             self._waiting.append(item)
             if len(self._waiting) == ANCHOR_FRAMES:
@@ -138,6 +150,7 @@ class FaceCropper:
         seen = [ffhq_square(item.face) for item in waiting if item.face]
         if seen:
             self._square = np.median(seen, axis=0)
+            self._box = np.median([item.face.box for item in waiting if item.face], axis=0)
             self.squares.append((waiting[0].index, [round(float(v), 2) for v in self._square]))
         for item in waiting:
             yield self._crop(item)
@@ -145,7 +158,7 @@ class FaceCropper:
     def _crop(self, item: Item) -> Item:
         if item.face is not None:
             self._last_seen = item.index
-        item.square = self._square
+        item.square, item.box = self._square, self._box
         if self._square is not None and self._last_seen is not None:
             gap = item.index - self._last_seen
             if gap <= BRIDGED_FRAMES:

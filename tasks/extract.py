@@ -1,7 +1,9 @@
 """The streaming pass: a clip is decoded once and its faces are found once, and every extractor is fed from that.
 
 Memory does not grow with the clip: at most 25 full frames wait for the crop's anchor and one batch is on its way.
-Rows that are stored already are not made again; stored faces are replayed instead of detected.
+Rows that are stored already are not made again; stored faces are replayed instead of detected. Only an extractor that
+wants all of a clip's faces before the first frame (a crop around the whole path of a face) costs a second decode, when
+the faces are not stored yet.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -110,9 +113,20 @@ def extract_clip(
     *,
     device: str = "cpu",
 ) -> None:
-    """Makes the clip's rows that are not stored yet, in one pass."""
+    """Makes the clip's rows that are not stored yet, in one pass, or in two where faces have to be known beforehand."""
     missing = [spec for spec in specs if store.find(spec, content) is None]
     counters.cache_hits += len(specs) - len(missing)
+    after = [spec for spec in missing if spec.track]
+    if after and store.find(FACES, content) is None:
+        before = [spec for spec in missing if not spec.track]
+        before = before if FACES in before else [FACES, *before]
+        _Pass(clip, content, before, store, counters, device).run()
+        missing = after
+    faces = store.find(FACES, content) if after else None
+    if faces is not None and faces.reason is not None:
+        missing = [spec for spec in missing if not spec.track]
+        for spec in after:
+            store.save_failure(spec, content, faces.reason, faces.message)
     if missing:
         _Pass(clip, content, missing, store, counters, device).run()
 
@@ -130,12 +144,13 @@ class _Pass:
         device: str,
     ) -> None:
         self.clip, self.content, self.store, self.counters = clip, content, store, counters
-        self.context = Context(device, counters)
+        self.context = Context(device, counters, scratch=store.root / "tmp")
         # Who wants faces, or a crop around them, needs their row: it comes along whether it was asked for or not.
         by_face = store.crop == "face" and any(spec.picture for spec in missing)
         by_face = by_face or any(spec.faces for spec in missing)
         stored = store.find(FACES, content) if by_face else None
-        self.known = stored if stored is not None and stored.reason is None else None
+        known = stored if stored is not None and stored.reason is None else None
+        self.context.track, self.scenes = replay(known) if known is not None else ([], [])
         if by_face and stored is None and FACES not in missing:
             missing = [*missing, FACES]
         self.missing = missing
@@ -206,6 +221,7 @@ class _Pass:
             scenes=[item.scene for item in items],
             subject=[item.subject for item in items],
             squares=[item.square for item in items],
+            boxes=[item.box for item in items],
         )
         for extractor in watching:
             extractor.push(batch)
@@ -226,14 +242,16 @@ class _Pass:
     def _tracked(self) -> Iterator[Item]:
         """25 fps frames with the subject's face, detected now or replayed from the stored row."""
         with ExitStack() as stack:
-            frames = self._part(stack.enter_context(open_video(self.clip.video, counters=self.counters)))
+            start = Fraction(self.clip.frames()[0], FPS)
+            stream = stack.enter_context(open_video(self.clip.video, counters=self.counters, start_s=start))
+            frames = self._part(stream)
             if self.detects:
                 landmarker, subject = stack.enter_context(Landmarker(self.counters)), Subject()
                 for index, frame in frames:
                     face = subject.choose(frame, landmarker.detect(frame, index), index)
                     yield Item(index, frame, face, subject.scene)
                 return
-            faces, scenes = replay(self.known) if self.known is not None else ([], [])
+            faces, scenes = self.context.track, self.scenes
             for index, frame in frames:
                 known = index < len(faces)
                 yield Item(index, frame, faces[index] if known else None, scenes[index] if known else 0)

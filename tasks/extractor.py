@@ -6,9 +6,10 @@ and counters follow from the declaration.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
+from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol
 
@@ -36,6 +37,8 @@ class ExtractorSpec:
         picture: wants `Batch.subject`, the picture that the run's crop defines.
         faces: wants face observations.
         audio: wants the clip's sound.
+        track: wants the faces of the whole clip before its first frame, see `Context.track`; a clip whose faces are not
+            stored yet is decoded twice then.
         weights: names in the weights store.
         params: constants that define the row; part of its identity.
         steps: list column -> entries for each 25 fps frame, where it is not 1; 0 for a list that is no series.
@@ -49,6 +52,7 @@ class ExtractorSpec:
     picture: bool = False
     faces: bool = False
     audio: bool = False
+    track: bool = False
     weights: tuple[str, ...] = ()
     params: Mapping[str, Any] = field(default_factory=dict)
     steps: Mapping[str, int] = field(default_factory=dict)
@@ -66,6 +70,7 @@ class Batch:
         subject: B pictures under the run's crop, uint8 RGB, None where there is no face to crop.
         squares: B settled squares (centre x, centre y, side) of the crop "face", float64 (3,) pixels, None before a
             scene's first face; the crop of a frame where the subject is not seen is the one it had before.
+        boxes: B boxes of the landmarks (left, top, right, bottom), settled and kept as the squares are.
     """
 
     index: np.ndarray
@@ -74,6 +79,7 @@ class Batch:
     scenes: list[int]
     subject: list[np.ndarray | None]
     squares: list[np.ndarray | None] = field(default_factory=list)
+    boxes: list[np.ndarray | None] = field(default_factory=list)
 
     @cached_property
     def aligned(self) -> list[np.ndarray | None]:
@@ -94,12 +100,16 @@ class Context:
         counters: work done; extractors add their forwards.
         audio: float32 (S,) at 16 kHz, time zero at the first frame; the error when there is none; None when not asked.
         info: header of the video, once it is open.
+        track: the subject's face in every frame of the clip, for extractors with `track=True`.
+        scratch: folder for temporary files, see `scratch.scratch_folder`.
     """
 
     device: str
     counters: Counters
     audio: np.ndarray | MediaError | None = None
     info: VideoInfo | None = None
+    track: Sequence[Face | None] = ()
+    scratch: Path | None = None
 
     def network(self, target: str) -> Any:
         """The network that "module:loader" names, loaded once per process and device, shared between clips."""

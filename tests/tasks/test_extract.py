@@ -17,9 +17,10 @@ from talkforge.datasets.encode import reencode_clip
 from talkforge.datasets.video import VideoStream, open_video
 from talkforge.tasks import extract
 from talkforge.tasks.crop import ANCHOR_FRAMES
+from talkforge.tasks.crop_video import crop_video
 from talkforge.tasks.extract import BATCH, ClipFile, ExtractRequest, extract_clip, extract_shard, stored
 from talkforge.tasks.extract_faces import FACES
-from talkforge.tasks.extractor import extractors
+from talkforge.tasks.extractor import ExtractorSpec, extractors
 from talkforge.tasks.features import FeatureRow, FeatureStore
 from talkforge.tests.media_factory import tone, write_clip
 from talkforge.tests.tasks.hand_made import SEEN_FACES, cut_off, face_box, faces_row
@@ -225,7 +226,23 @@ def test_the_sound_beside_a_clip_is_part_of_it(man: Path, tmp_path: Path) -> Non
     np.testing.assert_allclose(loud - soft, 20.0, atol=0.1)
 
 
-def most_frames_alive(folder: Path, frames: int, monkeypatch: pytest.MonkeyPatch) -> int:
+def test_a_part_is_decoded_from_a_key_frame_on(tmp_path: Path) -> None:
+    """Two seconds out of sixteen, with a key frame each second; the rows are those of the part."""
+    video = write_clip(tmp_path / "long.mp4", 400, options={"g": "25", "x264-params": "scenecut=0"})
+    part = ClipFile(video, video, 10.0, 12.0)
+    store, counters = FeatureStore(tmp_path, "face"), Counters()
+    faces = [face_box(48 + k / 10, 32, 30) for k in range(50)]
+    store.save(FACES, part.content(), faces_row(list(faces), 64, 96))
+    extract_clip(part, part.content(), [extractors.get(STRIP), SEEN_FACES], store, counters)
+    row = store.find(SEEN_FACES, part.content())
+    assert row is not None and row.array("seen").tolist() == [1] * 50
+    assert counters.decodes == 1 and 50 < counters.frames_decoded <= 50 + 13 + 25 + 8
+    assert counters.face_detections == 0
+
+
+def most_frames_alive(
+    folder: Path, frames: int, monkeypatch: pytest.MonkeyPatch, crop: ExtractorSpec | None = None
+) -> int:
     """The most decoded frames that were alive at once in a pass with the face crop, faces given beforehand."""
     clip = same(write_clip(folder / f"{frames}.mp4", frames))
     store = FeatureStore(folder, "face")
@@ -246,7 +263,8 @@ def most_frames_alive(folder: Path, frames: int, monkeypatch: pytest.MonkeyPatch
     with monkeypatch.context() as patch:
         patch.setattr(VideoStream, "__next__", watched)
         counters = Counters()
-        extract_clip(clip, clip.content(), [extractors.get(STRIP), SEEN_FACES], store, counters)
+        specs = [extractors.get(STRIP), SEEN_FACES, *([] if crop is None else [crop])]
+        extract_clip(clip, clip.content(), specs, store, counters)
     assert (counters.frames_decoded, counters.face_detections) == (frames, 0)
     return most
 
@@ -256,3 +274,9 @@ def test_memory_does_not_grow_with_the_clip(tmp_path: Path, monkeypatch: pytest.
     long = most_frames_alive(tmp_path, 500, monkeypatch)
     assert short == long <= ANCHOR_FRAMES + BATCH + 3, "waiting for the anchor, one batch, and what is in hand"
     assert long >= ANCHOR_FRAMES, "the count counts"
+
+
+@pytest.mark.parametrize("crop", ["dice-square", "hdtf-union", "syncnet-square"])
+def test_no_crop_holds_a_clips_frames(crop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = crop_video(64, 40, "ultrafast", crop)
+    assert most_frames_alive(tmp_path, 300, monkeypatch, spec) <= ANCHOR_FRAMES + BATCH + 3
