@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import click
 
 from .commands.base import JSON, Group
-from .commands.data import build, status
+from .commands.data import build, serve, status
 from .commands.generation import generate
 from .commands.scoring import benchmark, eval_command, leaderboard
 from .commands.weights import weights
@@ -57,7 +57,7 @@ def doctor(as_json: bool) -> None:
     table(report["metrics"], ["id", "runs", "why_not"])
 
 
-for _command in (build, status, eval_command, benchmark, leaderboard, generate, weights):
+for _command in (build, status, serve, eval_command, benchmark, leaderboard, generate, weights):
     cli.add_command(_command)
 
 

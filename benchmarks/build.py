@@ -25,10 +25,10 @@ from talkforge.core.clock import StageClock
 from talkforge.core.counters import Counters
 from talkforge.datasets.encode import reencode_clip
 from talkforge.datasets.samples import cut_samples
-from talkforge.flows.build_dataset import BuildConfig, build, default_extractors
-from talkforge.tasks.build_shard import Recipe
+from talkforge.flows.build_dataset import BuildConfig, build, default_extractors, plan_recipe
 from talkforge.tasks.extract import ClipFile, extract_clip
 from talkforge.tasks.features import FeatureStore
+from talkforge.tasks.recipe import Recipe
 
 SECONDS = 1.92  # of a sample clip
 NETWORKS = {"detect", "whisper-tiny-en"}
@@ -38,8 +38,7 @@ MANY, EARLY = 500, 100
 
 def recipe() -> Recipe:
     """The default extractors with crops of 512 pixels."""
-    config = BuildConfig(dataset="folder", root=Path(), out=Path())
-    return Recipe(config.dataset, default_extractors(), config.size, config.crf, config.preset)
+    return plan_recipe(BuildConfig(dataset="folder", root=Path(), out=Path()))
 
 
 def one_pass(clips: list[ClipFile], specs: list[Any]) -> tuple[float, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Commands around dataset builds: build, status."""
+"""Commands around dataset builds: build, status, serve."""
 
 from __future__ import annotations
 
@@ -22,11 +22,16 @@ from .base import FILE, FOLDER, JSON
 @click.option("--limit", type=click.IntRange(1), help="Only the first clips.")
 @click.option("--split", help="auto, none, or a rule such as identity-ratio.  [default: auto]")
 @click.option("--extractors", help="Comma-separated ids instead of the default set.")
-@click.option("--workers", type=click.IntRange(1), help="Threads.  [default: one a core]")
+@click.option("--crop", help="ffhq, dice-square, syncnet-square, hdtf-union, annotated, align-224.  [default: ffhq]")
+@click.option("--filters", help="Preset none, latentsync-like or talkvid-like, or a YAML file.  [default: none]")
+@click.option("--workers", type=click.IntRange(1), help="Threads or processes.  [default: one a core]")
+@click.option("--runner", type=click.Choice(["local", "dask", "ray"]), help="Where shards run.  [default: local]")
+@click.option("--address", help="Of a Dask or Ray cluster that is there already.")
 @click.option("--config", type=FILE, help="YAML with any of the settings; options win over it.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Any setting, e.g. size=256.")
 @click.option("--cache", type=FOLDER, help="Where feature rows are kept.  [default: the user's cache folder]")
 @click.option("--no-prefect", is_flag=True, help="Run in this process alone, without Prefect.")
+@click.option("--wait", is_flag=True, default=None, help="Wait while another build owns --out.  [default: refuse]")
 @click.option("--dry-run", is_flag=True, help="Say what would be built and what is missing; write nothing.")
 @click.option("--strict", is_flag=True, help="Exit with 1 when any clip was rejected.")
 def build(
@@ -51,6 +56,7 @@ def build(
     counts = outcome.info["counts"]
     say(f"{counts['clips']} clips: {counts['rows']} rows, {counts['rejects']} rejects in {outcome.out}")
     say("nothing to do: the build is up to date" if outcome.done else f"{outcome.fresh} shards built now")
+    say(f"report: {outcome.out / 'report.html'}")
     sys.exit(EXIT_REJECTS if strict and outcome.rejected else EXIT_OK)
 
 
@@ -72,3 +78,23 @@ def status(folder: Path, failed: bool, as_json: bool) -> None:
         click.echo(f"{word}: {state['shards_done']} of {state['shards']} shards, {state['rows']} rows")
         click.echo(f"{state['seconds']} s of work in shards")
         table([{"reason": name, "clips": n} for name, n in state["rejects"].items()], ["reason", "clips"])
+
+
+@click.command()
+@click.argument("deployments", required=False, type=FILE)
+@click.option("--limit", type=click.IntRange(1), default=1, show_default=True, help="Runs at one time.")
+@click.option("--list", "listed_only", is_flag=True, help="Say what would be served and when it runs next.")
+def serve(deployments: Path | None, limit: int, listed_only: bool) -> None:
+    """Serves scheduled builds and evaluations from a YAML file (default: ./deployments.yaml) until it is stopped.
+
+    \b
+    talkforge serve nightly.yaml --list
+    talkforge serve nightly.yaml
+    """
+    from ..flows.serve import describe, read_deployments
+    from ..flows.serve import serve as run_serve
+
+    if listed_only:
+        click.echo(describe(read_deployments(deployments)))
+        return
+    run_serve(deployments, limit=limit)

@@ -99,6 +99,10 @@ class FilterPreset(Config):
             raise ConfigError(f"unknown filter '{rule}'", hint=hint)
         return getattr(self.rules, rule)
 
+    def bounded(self) -> list[str]:
+        """The filters that the preset sets a bound for."""
+        return [name for name in UNITS if self.bound(name) != Bound()]
+
     def decide(self, values: Mapping[str, float | None]) -> dict[str, bool | None]:
         """Decision of every filter; None when the value is unknown or the preset sets no bound.
 

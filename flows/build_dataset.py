@@ -24,33 +24,26 @@ from ..core.provenance import environment, now, version
 from ..core.records import Clip, Reject, reject_table
 from ..core.shards import write_json, write_table
 from ..core.weights import weights_store
-from ..datasets.build_meta import REJECTS, SHARD, column_rows, write_card, write_croissant
+from ..datasets.build_meta import REJECTS, SHARD, column_rows, write_card
 from ..datasets.build_stats import column_stats, feature_columns
+from ..datasets.croissant import write_croissant
+from ..datasets.filters import load_preset
 from ..datasets.reader import Listing, read_dataset
 from ..datasets.splits import SPLITS, plan_split
-from ..tasks.build_shard import (
-    SCHEMA_VERSION,
-    VIDEO,
-    BuildClip,
-    BuildShard,
-    Recipe,
-    ShardResult,
-    build_shard,
-    clip_file,
-    estimate_bytes,
-    finished_shard,
-    rejects_of,
-)
+from ..tasks.build_shard import BuildClip, BuildShard, ShardResult, build_shard, clip_file, finished_shard, rejects_of
 from ..tasks.crops import crops
 from ..tasks.extractor import extractors
+from ..tasks.filters import needed_extractors
+from ..tasks.recipe import SCHEMA_VERSION, VIDEO, Recipe, estimate_bytes
 from .adopt import adopt
 from .artifacts import build_artifacts
+from .build_report import REPORT, write_report
 from .engine import Engine, RunnerName, check_runner, default_workers, run
 from .evaluate import missing_weights
 from .source_index import SourceIndex
 
-BASE = ("faces-mediapipe", "arkit52", "au-blendshape-proxy", "speech-envelope")
-WITH_WEIGHTS = ("whisper-tiny-en",)  # joins the default set where its weights are here
+BASE = ("faces-mediapipe", "arkit52", "au-blendshape-proxy", "speech-envelope", "face-quality", "vad-silero")
+WITH_WEIGHTS = ("whisper-tiny-en", "syncnet-v2-direct")  # join the default set where their weights are here
 SPLIT_BY_SPEAKER = "identity-ratio"
 INFO = "meta/info.json"
 CONFIG = "build.yaml"
@@ -68,6 +61,7 @@ class BuildConfig(Config):
     split: str = "auto"
     seed: int = 0
     extractors: list[str] | None = None
+    filters: str = "none"
     crop: str = "ffhq"
     size: int = Field(512, ge=64, multiple_of=2)
     crf: int = Field(18, ge=0, le=51)
@@ -143,6 +137,8 @@ def build(config: BuildConfig) -> BuildOutcome:
         info = _complete(config.out, the_plan, results)
         if info is not None:
             the_plan.index.save()
+            if not (config.out / REPORT).is_file():  # a kill came between the description and the page
+                write_report(config.out)
             return BuildOutcome(config.out, info, 0, info["counts"]["rejects"], Counters(), done=True)
         return run(
             "build-dataset",
@@ -173,8 +169,7 @@ def plan(config: BuildConfig) -> BuildPlan:
     if not config.root.is_dir():
         raise InputError(f"{config.root} is not a folder")
     listing = read_dataset(config.dataset, config.root, annotations=config.annotations, **config.options)
-    names = tuple(config.extractors) if config.extractors is not None else default_extractors()
-    recipe = Recipe(config.dataset, names, config.size, config.crf, config.preset, config.crop)
+    recipe = plan_recipe(config)
     clips, splits = split_clips(config, listing.clips[: config.limit])
     index = SourceIndex(config.out / "_done" / "sources.parquet", config.root)
     sources, unread = _hashed(clips, index, config.workers)
@@ -183,6 +178,22 @@ def plan(config: BuildConfig) -> BuildPlan:
     left_out = 0 if config.limit is None else max(0, len(listing.clips) - config.limit)
     missing = missing_weights([spec.id for spec in recipe.features()])
     return BuildPlan(config, recipe, listing, left_out, splits, shards, missing, index)
+
+
+def plan_recipe(config: BuildConfig) -> Recipe:
+    """The recipe: extractors that were asked for or the default set, and those that the filters' bounds need."""
+    names = tuple(config.extractors) if config.extractors is not None else default_extractors()
+    bounds = load_preset(config.filters)
+    needed = needed_extractors(bounds.bounded())
+    return Recipe(
+        config.dataset,
+        tuple(dict.fromkeys((*names, *needed))),
+        config.size,
+        config.crf,
+        config.preset,
+        config.crop,
+        bounds,
+    )
 
 
 def default_extractors() -> tuple[str, ...]:
@@ -299,6 +310,7 @@ def _describe(the_plan: BuildPlan, results: Sequence[ShardResult], engine: Engin
     write_card(out, info, the_plan.splits, Counter(reject.reason for reject in rejects))
     write_croissant(out, info, schema)
     write_json(out / INFO, info)
+    write_report(out)
     engine.publish(lambda: build_artifacts(info, the_plan.shards, results, rejects))
     counters = Counters()
     for result in results:
@@ -333,6 +345,7 @@ def _info(the_plan: BuildPlan, counts: dict[str, int]) -> dict[str, Any]:
         "columns": column_rows(schema),
         "steps_per_frame": recipe.steps(),
         "crop": recipe.crop_facts(),
+        "filters": recipe.bounds.model_dump(mode="json"),
         "extractors": [
             {"id": spec.id, "version": spec.version, "what": spec.what, "weights": list(spec.weights)}
             for spec in recipe.specs()

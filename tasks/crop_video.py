@@ -83,7 +83,9 @@ class CropVideo:
         for frame, cut in zip(batch.frames, self._cutter(batch), strict=True):
             if self._sound is not None and (len(self._transforms) + 1) * SAMPLES_PER_FRAME > len(self._sound):
                 return
-            writer.write(cut.picture(frame, size) if cut else np.zeros((size, size, 3), np.uint8))
+            picture = cut.picture(frame, size) if cut else np.zeros((size, size, 3), np.uint8)
+            with self._context.clock.stage("encode"):
+                writer.write(picture)
             self._transforms.append(cut.matrix(size).ravel() if cut else NO_TRANSFORM)
 
     def _open(self) -> VideoWriter:
@@ -98,7 +100,8 @@ class CropVideo:
     def finish(self) -> dict[str, Any]:
         """The row. Raises TooShort without a frame, NoFace when no frame shows a face."""
         writer = self._writer or self._open()
-        writer.close()
+        with self._context.clock.stage("encode"):
+            writer.close()
         data = self._path.read_bytes()
         if self._remove is not None:
             self._remove()

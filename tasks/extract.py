@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.clock import StageClock
 from ..core.config import digest
 from ..core.counters import Counters
 from ..core.errors import InputError, MediaError, NoFace, TalkForgeError, TooShort
@@ -112,15 +113,21 @@ def extract_clip(
     counters: Counters,
     *,
     device: str = "cpu",
+    clock: StageClock | None = None,
 ) -> None:
-    """Makes the clip's rows that are not stored yet, in one pass, or in two where faces have to be known beforehand."""
+    """Makes the clip's rows that are not stored yet, in one pass, or in two where faces have to be known beforehand.
+
+    Args:
+        clock: gets the time of each stage: sound, decode, detect, crop, each extractor by its id, store.
+    """
+    clock = clock or StageClock()
     missing = [spec for spec in specs if store.find(spec, content) is None]
     counters.cache_hits += len(specs) - len(missing)
     after = [spec for spec in missing if spec.track]
     if after and store.find(FACES, content) is None:
         before = [spec for spec in missing if not spec.track]
         before = before if FACES in before else [FACES, *before]
-        _Pass(clip, content, before, store, counters, device).run()
+        _Pass(clip, content, before, store, counters, device, clock).run()
         missing = after
     faces = store.find(FACES, content) if after else None
     if faces is not None and faces.reason is not None:
@@ -128,7 +135,7 @@ def extract_clip(
         for spec in after:
             store.save_failure(spec, content, faces.reason, faces.message)
     if missing:
-        _Pass(clip, content, missing, store, counters, device).run()
+        _Pass(clip, content, missing, store, counters, device, clock).run()
 
 
 class _Pass:
@@ -142,9 +149,10 @@ class _Pass:
         store: FeatureStore,
         counters: Counters,
         device: str,
+        clock: StageClock,
     ) -> None:
-        self.clip, self.content, self.store, self.counters = clip, content, store, counters
-        self.context = Context(device, counters, scratch=store.root / "tmp")
+        self.clip, self.content, self.store, self.counters, self.clock = clip, content, store, counters, clock
+        self.context = Context(device, counters, scratch=store.root / "tmp", clock=clock)
         # Who wants faces, or a crop around them, needs their row: it comes along whether it was asked for or not.
         by_face = store.crop == "face" and any(spec.picture for spec in missing)
         by_face = by_face or any(spec.faces for spec in missing)
@@ -159,12 +167,13 @@ class _Pass:
     def run(self) -> None:
         """Extracts and stores; a failure of the file is stored for every row that depended on it."""
         if any(spec.audio for spec in self.missing):
-            self.context.audio = self._sound()
+            with self.clock.stage("sound"):
+                self.context.audio = self._sound()
         running = {spec.id: self._make(spec) for spec in self.missing}
         watching = {name: one for name, one in running.items() if self._spec(name).picture or self._spec(name).faces}
         try:
             if watching:
-                self._watch(list(watching.values()))
+                self._watch(watching)
         except CLIP_FAULTS as error:
             for name in watching:
                 self._fail(self._spec(name), error)
@@ -189,11 +198,13 @@ class _Pass:
 
     def _finish(self, spec: ExtractorSpec, extractor: ClipExtractor) -> None:
         try:
-            values = extractor.finish()
+            with self.clock.stage(spec.id):
+                values = extractor.finish()
         except CLIP_FAULTS as error:
             self._fail(spec, error)
         else:
-            self.store.save(spec, self.content, values)
+            with self.clock.stage("store"):
+                self.store.save(spec, self.content, values)
 
     def _fail(self, spec: ExtractorSpec, error: TalkForgeError) -> None:
         """Stores a failure. Rows are shared by content, so the message keeps no folder of this copy."""
@@ -202,7 +213,7 @@ class _Pass:
             message = message.replace(printable(path), path.name)
         self.store.save_failure(spec, self.content, error.reason, message)
 
-    def _watch(self, watching: list[ClipExtractor]) -> None:
+    def _watch(self, watching: dict[str, ClipExtractor]) -> None:
         """Decodes the clip and feeds batches to the extractors that look at it."""
         batch: list[Item] = []
         for item in self._cropped():
@@ -213,7 +224,7 @@ class _Pass:
         if batch:
             self._feed(batch, watching)
 
-    def _feed(self, items: list[Item], watching: list[ClipExtractor]) -> None:
+    def _feed(self, items: list[Item], watching: dict[str, ClipExtractor]) -> None:
         batch = Batch(
             index=np.array([item.index for item in items]),
             frames=[item.frame for item in items],
@@ -223,9 +234,11 @@ class _Pass:
             squares=[item.square for item in items],
             boxes=[item.box for item in items],
         )
-        for extractor in watching:
-            extractor.push(batch)
-        release_freed()
+        for name, extractor in watching.items():
+            with self.clock.stage(name):
+                extractor.push(batch)
+        with self.clock.stage("memory"):
+            release_freed()
 
     def _cropped(self) -> Iterator[Item]:
         """Frames with their picture under the run's crop."""
@@ -236,19 +249,22 @@ class _Pass:
             return
         cropper = FaceCropper()
         for item in self._tracked():
-            yield from cropper.push(item)
-        yield from cropper.flush()
+            yield from self.clock.each("crop", cropper.push(item))
+        yield from self.clock.each("crop", cropper.flush())
 
     def _tracked(self) -> Iterator[Item]:
         """25 fps frames with the subject's face, detected now or replayed from the stored row."""
         with ExitStack() as stack:
             start = Fraction(self.clip.frames()[0], FPS)
             stream = stack.enter_context(open_video(self.clip.video, counters=self.counters, start_s=start))
-            frames = self._part(stream)
+            frames = self.clock.each("decode", self._part(stream))
             if self.detects:
                 landmarker, subject = stack.enter_context(Landmarker(self.counters)), Subject()
                 for index, frame in frames:
-                    face = subject.choose(frame, landmarker.detect(frame, index), index)
+                    with self.clock.stage("detect"):
+                        found = landmarker.detect(frame, index)
+                    with self.clock.stage("track"):
+                        face = subject.choose(frame, found, index)
                     yield Item(index, frame, face, subject.scene)
                 return
             faces, scenes = self.context.track, self.scenes

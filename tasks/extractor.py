@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
+from ..core.clock import StageClock
 from ..core.counters import Counters
 from ..core.errors import MediaError
 from ..core.registry import Registry, resolve
@@ -102,6 +103,7 @@ class Context:
         info: header of the video, once it is open.
         track: the subject's face in every frame of the clip, for extractors with `track=True`.
         scratch: folder for temporary files, see `scratch.scratch_folder`.
+        clock: for stages inside an extractor; its own time is booked to its id.
     """
 
     device: str
@@ -110,6 +112,7 @@ class Context:
     info: VideoInfo | None = None
     track: Sequence[Face | None] = ()
     scratch: Path | None = None
+    clock: StageClock = field(default_factory=StageClock)
 
     def network(self, target: str) -> Any:
         """The network that "module:loader" names, loaded once per process and device, shared between clips."""

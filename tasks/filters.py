@@ -197,6 +197,12 @@ def _value(spec: FilterSpec, rows: Rows) -> FilterValue:
         return FilterValue(None, error.reason)
 
 
+def absences(extracted: Sequence[str]) -> dict[str, str]:
+    """Filters that have no value where only these extractors run, each with its reason."""
+    lacking = {spec.name: [need for need in spec.needs if need not in extracted] for spec in FILTERS}
+    return {name: _absence(needs[0]) for name, needs in lacking.items() if needs}
+
+
 def _absence(extractor: str) -> str:
     """Why an extractor's row is not there."""
     lacking = extractor in extractors.names() and _lacks_weights(extractor)

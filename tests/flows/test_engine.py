@@ -18,7 +18,8 @@ from talkforge.core.records import Clip, Reject
 from talkforge.flows.artifacts import MOST_ROWS, Artifacts, build_artifacts
 from talkforge.flows.build_dataset import BuildConfig, build
 from talkforge.flows.engine import Carried, DirectEngine, Engine, carried_variables, run
-from talkforge.tasks.build_shard import BuildClip, BuildShard, Recipe, ShardResult
+from talkforge.tasks.build_shard import BuildClip, BuildShard, ShardResult
+from talkforge.tasks.recipe import Recipe
 
 
 def seen(name: str) -> str | None:
@@ -101,7 +102,7 @@ def artifacts(out: Path, total: int, rejects: list[Reject]) -> Artifacts:
     shards = [shard(out, k, total) for k in range(total)]
     for one in shards:
         one.__dict__["digest"] = "cd" * 32  # what it is made of needs weights
-    results = [ShardResult(s.writer().shard_path(s.index), 1, (), s.index == 0, Counters(), 2.5) for s in shards]
+    results = [ShardResult(s.writer().shard_path(s.index), 1, (), s.index == 0, s.digest, Counters(), 2.5) for s in shards]
     return build_artifacts(info | {"counts": counts}, shards, results, rejects)
 
 

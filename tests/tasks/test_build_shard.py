@@ -11,18 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 from talkforge.core.errors import WeightsMissing
 from talkforge.core.records import Clip, file_sha256
-from talkforge.tasks.build_shard import (
-    BuildClip,
-    BuildShard,
-    Recipe,
-    _cut,
-    build_shard,
-    column_name,
-    estimate_bytes,
-    finished_shard,
-)
+from talkforge.tasks.build_shard import BuildClip, BuildShard, _cut, build_shard, finished_shard
 from talkforge.tasks.extractor import extractors
 from talkforge.tasks.faces import LANDMARKER
+from talkforge.tasks.recipe import Recipe, column_name, estimate_bytes
 from talkforge.tests.media_factory import tone, write_clip
 from talkforge.tests.tasks.one_row import need
 
