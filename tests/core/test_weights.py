@@ -61,8 +61,10 @@ def test_presets_are_closed() -> None:
 def test_what_setup_pulls_is_what_was_agreed_and_small() -> None:
     weights = weights_store()
 
-    assert weights.names("ci") == ["i3d-k400", "mediapipe-face-landmarker", "mobilenet-v2-imagenet"]
-    assert sum(weights.spec(name).bytes or 0 for name in weights.names("ci")) < 100e6
+    assert set(weights.names("ci")) == {
+        *("i3d-k400", "mediapipe-face-landmarker", "mobilenet-v2-imagenet", "whisper-tiny-en-ct2", "fer-mini-xception")
+    }
+    assert sum(weights.spec(name).bytes or 0 for name in weights.names("ci")) < 200e6
     assert sum(samples_store().spec(name).bytes or 0 for name in samples_store().names("ci")) < 10e6
 
 
