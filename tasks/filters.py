@@ -129,6 +129,9 @@ def _syncnet(rows: Rows) -> sync_scores.SyncScores:
     video, audio = (rows[SYNCNET_ID].array(column).astype(np.float64) for column in ("video", "audio"))
     if not len(video) or not len(audio):
         raise TooShort(f"{len(video)} windows of pictures and {len(audio)} of sound: nothing to compare")
+    longest = rows[SYNCNET_ID].array("track")
+    longest = longest == np.bincount(longest).argmax()
+    video, audio = video[longest], audio[longest]
     if not (np.isfinite(video).all() and np.isfinite(audio).all()):
         raise Undetermined("SyncNet's vectors have gaps")
     return sync_scores.scores(video, audio)

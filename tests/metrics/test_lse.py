@@ -1,4 +1,4 @@
-"""Lip-sync scores against a plain loop, against the published arithmetic in PyTorch, and on planted offsets."""
+"""Lip-sync scores against a plain loop, against the published arithmetic in PyTorch, and planted offsets; metrics."""
 
 from statistics import median
 
@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 import torch
 from talkforge.core.errors import InputError, TooShort
-from talkforge.metrics.lse import at_edge, frame_distances, sync_scores, valid_sync_scores
+from talkforge.metrics import lse
+from talkforge.metrics.base import ClipScore, Pair, Score, Settings, metrics
+from talkforge.metrics.lse import METRICS, at_edge, clip_scores, frame_distances, sync_scores, valid_sync_scores
+from talkforge.tests.metrics.rows import HeldRow
 
 
 def vectors(seed: int, n: int, dim: int = 1024) -> np.ndarray:
@@ -155,3 +158,110 @@ def test_bad_vectors_are_refused(score) -> None:
         score(good[0], good)
     with pytest.raises(InputError, match="vshift is at least 1"):
         score(good, good, vshift=0)
+
+
+def row(*tracks: tuple[np.ndarray, np.ndarray]) -> HeldRow:
+    """A SyncNet row of these tracks' looks and sounds."""
+    numbers = [np.full(len(video), k, np.int16) for k, (video, _) in enumerate(tracks)]
+    video, audio = (np.concatenate(side).astype(np.float32) for side in zip(*tracks, strict=True))
+    return HeldRow({"video": video, "audio": audio, "track": np.concatenate(numbers)})
+
+
+def pair(name: str, generated: HeldRow | None, real: HeldRow, extractor: str = "syncnet-v2-direct") -> Pair:
+    return Pair(name, None if generated is None else {extractor: generated}, {extractor: real})
+
+
+def scored(metric: str, pairs: list[Pair]) -> Score:
+    return metrics.get(metric).score(pairs, Settings(bootstrap=50))
+
+
+class TestMetrics:
+    """From rows to a set's number."""
+
+    def test_tracks_are_scored_apart_and_averaged(self) -> None:
+        """One row of two tracks; the offset is the longer one's."""
+        short, long = planted(2, 40, 1), planted(-5, 70, 2)
+        one, two = (
+            sync_scores(*(side.astype(np.float32) for side in short)),
+            sync_scores(*(side.astype(np.float32) for side in long)),
+        )
+        found = clip_scores(row(short, long))
+        assert found.offset == two.offset == -5
+        assert found.distance == pytest.approx((one.distance + two.distance) / 2)
+        assert found.confidence == pytest.approx((one.confidence + two.confidence) / 2)
+        together = sync_scores(*(np.concatenate(sides) for sides in zip(short, long, strict=True)))
+        assert abs(together.distance - found.distance) > 0.1, "tracks scored as one would be another number"
+
+    def test_the_set_is_the_mean_over_clips(self) -> None:
+        clips = [planted(offset, 60, seed) for seed, offset in enumerate((3, -4, 0))]
+        pairs = [pair(str(k), row(clip), row(planted(1, 60, 9))) for k, clip in enumerate(clips)]
+        single = [clip_scores(row(clip)) for clip in clips]
+        for name, wanted in (
+            ("lse_c", [one.confidence for one in single]),
+            ("lse_d", [one.distance for one in single]),
+            ("sync_offset", [3, 4, 0]),
+        ):
+            score = scored(f"{name}:syncnet-v2-direct", pairs)
+            assert score.value == pytest.approx(np.mean(wanted))
+            assert score.ci95 is not None and score.ci95[0] <= score.value <= score.ci95[1]
+            assert score.notes == ()
+        assert score.real_vs_real == 1
+        assert [clip.value for clip in score.clips] == [3, -4, 0], "a clip keeps its sign"
+
+    def test_a_clip_without_a_track_has_a_reason_and_no_part_in_the_mean(self) -> None:
+        good, real = row(planted(0, 60)), row(planted(0, 60))
+        reasons = ["no_face", "no_track", "too_short", "silent_audio"]
+        pairs = [pair("good", good, real), *(pair(why, HeldRow({}, why, "why"), real) for why in reasons)]
+        score = scored("lse_d:syncnet-v2-direct", [*pairs, pair("absent", None, real)])
+        assert score.value == pytest.approx(clip_scores(good).distance)
+        assert score.rejects == dict.fromkeys(sorted([*reasons, "no_features"]), 1)
+        assert score.clips[1] == ClipScore("no_face", None, "no_face", "generated: why")
+        none = scored("lse_d:syncnet-v2-direct", pairs[1:2])
+        assert (none.value, none.reason) == (None, "no_face")
+
+    def test_an_offset_at_the_edge_is_told(self) -> None:
+        pairs = [
+            pair("edge", row(planted(14, 90)), row(planted(0, 90))),
+            pair("in", row(planted(13, 90)), row(planted(0, 90))),
+        ]
+        score = scored("sync_offset:syncnet-v2-direct-valid", pairs)
+        assert [clip.value for clip in score.clips] == [14, 13]
+        assert "at the edge" in score.clips[0].message and not score.clips[1].message
+        assert score.notes[0].startswith("1 of 2 clips")
+
+    def test_valid_pairs_are_another_number_and_need_longer_tracks(self) -> None:
+        clip, real = planted(6, 60), row(planted(0, 60))
+        published, valid = (
+            scored(f"lse_d:syncnet-v2-direct{suffix}", [pair("a", row(clip), real)]) for suffix in ("", "-valid")
+        )
+        assert published.value is not None and valid.value is not None
+        assert published.value > valid.value * 1.2
+        short = row(planted(0, 15))
+        assert scored("lse_d:syncnet-v2-direct", [pair("a", short, real)]).value is not None
+        assert scored("lse_d:syncnet-v2-direct-valid", [pair("a", short, real)]).reason == "too_short"
+
+    def test_scores_are_made_once_a_row_and_forgotten_with_it(self) -> None:
+        class Counted(HeldRow):
+            def array(self, column: str) -> np.ndarray:
+                reads.append(column)
+                return super().array(column)
+
+        reads: list[str] = []
+        for seed in (0, 1):
+            held = Counted(row(planted(0, 60, seed)).columns)
+            values = [scored(f"{name}:syncnet-v2-direct", [pair("a", held, held)]).value for name in ("lse_c", "lse_d")]
+            assert values == [clip_scores(held).confidence, clip_scores(held).distance]
+            del held
+        assert reads.count("video") == 2 * 3, "once a row for the metrics, twice here"
+        assert not lse._KNOWN
+
+    def test_declarations(self) -> None:
+        ids = [metric.spec.id for metric in METRICS]
+        assert len(set(ids)) == len(ids) == 15
+        comparable = {metric.spec.id for metric in METRICS if metric.spec.comparable_with_papers}
+        assert comparable == {
+            f"{name}:syncnet-v2-compat{suffix}" for name in ("lse_c", "lse_d") for suffix in ("", "-min50")
+        }
+        for metric in METRICS:
+            assert metric.spec.higher_is_better == metric.spec.id.startswith("lse_c")
+            assert metric.spec.protocol["beyond the ends"] == ("left out" if metric.valid else "zero vectors")

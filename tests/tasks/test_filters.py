@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 from talkforge.core.errors import ConfigError
+from talkforge.core.weights import weights_store
 from talkforge.datasets.filters import UNITS, Bound, FilterPreset, Rules, load_preset, stored_values
 from talkforge.metrics.lse import sync_scores
 from talkforge.tasks import filters
@@ -117,14 +118,17 @@ def test_a_still_mouth_has_no_lag_and_a_short_clip_neither() -> None:
 def test_syncnet_is_the_metrics_own_arithmetic() -> None:
     rng = np.random.default_rng(1)
     world = rng.normal(size=(120, 1024)).astype(np.float32)
-    row = HeldRow({"video": world[20:80], "audio": world[24:84] + np.float32(0.1)})
-    wanted = sync_scores(row.columns["video"], row.columns["audio"])
+    video, audio = world[20:80], world[24:84] + np.float32(0.1)
+    wanted = sync_scores(video, audio)
+    # A shorter track whose sound belongs elsewhere: the clip's longest track decides.
+    track = np.repeat([0, 1], [40, 60])
+    row = HeldRow({"video": np.r_[world[:40], video], "audio": np.r_[world[60:100], audio], "track": track})
     assert wanted.offset == 4
     assert value_of("syncnet_offset", syncnet=row) == (4.0, None)
     assert value_of("syncnet_confidence", syncnet=row) == (wanted.confidence, None)
-    gap = HeldRow({"video": np.where(np.arange(60)[:, None] == 3, NAN, world[:60]), "audio": world[:60]})
+    gap = HeldRow({"video": np.where(np.arange(60)[:, None] == 3, NAN, world[:60]), "audio": world[:60], "track": track[40:]})
     assert value_of("syncnet_confidence", syncnet=gap) == (None, "undetermined")
-    empty = HeldRow({"video": world[:0], "audio": world[:60]})
+    empty = HeldRow({"video": world[:0], "audio": world[:60], "track": track[:0]})
     assert value_of("syncnet_confidence", syncnet=empty) == (None, "too_short")
 
 
@@ -142,7 +146,9 @@ def test_what_was_not_extracted_says_so() -> None:
     need("mediapipe-face-landmarker")
     found = filter_values({})
     assert list(found) == list(FILTER_NAMES)
-    assert {name: one for name, one in found.items() if one != (None, "not_extracted")} == {}
+    sync = weights_store().status("syncnet-v2").ok
+    lacking = {name: "weights_missing" for name in FILTER_NAMES if name.startswith("syncnet") and not sync}
+    assert {name: one.reason for name, one in found.items() if one != (None, "not_extracted")} == lacking
 
 
 def test_missing_weights_say_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
