@@ -15,7 +15,6 @@ TorchScript one of its releases before 1.5.
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import cv2
@@ -28,6 +27,7 @@ from ..core.weights import weights_store
 from .extractor import Batch, Context, ExtractorSpec, series, vectors
 from .faces import LANDMARKER, Face
 from .seen_faces import SeenFaces
+from .torchscript import load_script
 
 FAN = "fan-2d"
 NETWORK = "talkforge.tasks.extract_landmarks68:load_fan"
@@ -80,12 +80,7 @@ def load_fan() -> Any:
     Raises:
         WeightsMissing, WeightsCorrupt: see `AssetStore.path`.
     """
-    import torch
-
-    with warnings.catch_warnings():
-        # PyTorch would rather have models exported in its newer format; this one was published in TorchScript.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return torch.jit.load(weights_store().path(FAN), map_location="cpu")
+    return load_script(weights_store().path(FAN))
 
 
 def placement(box: np.ndarray) -> tuple[np.ndarray, float]:

@@ -27,6 +27,7 @@ from ..core.asset_files import file_sha256
 from ..core.errors import MediaError, MissingPackage, TooShort, WeightsCorrupt
 from ..datasets.audio import SAMPLE_RATE, SAMPLES_PER_FRAME
 from .extractor import Batch, Context, ExtractorSpec, series
+from .torchscript import load_script
 
 WINDOW, CONTEXT, STATE = 512, 64, 128
 BLOCK = 128  # samples; both a window and a frame are whole numbers of them
@@ -72,15 +73,13 @@ def load_silero() -> Any:
         MissingPackage: silero-vad is not installed.
         WeightsCorrupt: its model is another one than this extractor's rows are made with.
     """
-    import torch
-
     spec = find_spec("silero_vad")
     if spec is None or spec.origin is None:
         raise MissingPackage("silero-vad is not installed", hint=f"pip install {PACKAGE}")
     path = Path(spec.origin).parent / "data" / "silero_vad.jit"
     if not path.is_file() or file_sha256(path) != MODEL_SHA256:
         raise WeightsCorrupt("silero-vad carries another model than the known one", hint=f"pip install {PACKAGE}")
-    return torch.jit.load(str(path), map_location="cpu")._model
+    return load_script(path)._model
 
 
 def window_probabilities(network: Any, samples: np.ndarray, device: str = "cpu") -> np.ndarray:

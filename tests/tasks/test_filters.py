@@ -126,7 +126,8 @@ def test_syncnet_is_the_metrics_own_arithmetic() -> None:
     assert wanted.offset == 4
     assert value_of("syncnet_offset", syncnet=row) == (4.0, None)
     assert value_of("syncnet_confidence", syncnet=row) == (wanted.confidence, None)
-    gap = HeldRow({"video": np.where(np.arange(60)[:, None] == 3, NAN, world[:60]), "audio": world[:60], "track": track[40:]})
+    torn = np.where(np.arange(60)[:, None] == 3, NAN, world[:60])
+    gap = HeldRow({"video": torn, "audio": world[:60], "track": track[40:]})
     assert value_of("syncnet_confidence", syncnet=gap) == (None, "undetermined")
     empty = HeldRow({"video": world[:0], "audio": world[:60], "track": track[:0]})
     assert value_of("syncnet_confidence", syncnet=empty) == (None, "too_short")
