@@ -31,7 +31,7 @@ def run_options(command: Any) -> Any:
     return command
 
 
-def _eval_config(
+def eval_config(
     overrides: tuple[str, ...], config: Path | None, no_prefect: bool, metrics: str | None, **values: Any
 ) -> Any:
     from ..flows.evaluate import EvalConfig
@@ -46,6 +46,7 @@ def _eval_config(
 @click.option("--out", type=FOLDER, required=True, help="Report folder; replaced as a whole when the run is done.")
 @click.option("--method", help="Name in tables.  [default: name of the generated folder]")
 @click.option("--manifest", type=FILE, help="Parquet or CSV whose column 'clip' lists the stems to score.")
+@click.option("--against", type=FOLDER, help="Report folder of an earlier eval of the same real clips: who is better?")
 @click.option("--dry-run", is_flag=True, help="Say what would be scored and what is missing; do nothing.")
 @run_options
 def eval_command(generated: Path, method: str | None, dry_run: bool, strict: bool, **options: Any) -> None:
@@ -54,10 +55,11 @@ def eval_command(generated: Path, method: str | None, dry_run: bool, strict: boo
     \b
     talkforge eval --real data/real --generated runs/mine --out runs/eval/mine
     talkforge eval --real R --generated G --out O --metrics fvd,av_sync --crop none --no-prefect
+    talkforge eval --real R --generated G --out O --against runs/eval/theirs
     """
     from ..flows.evaluate import describe_plan, evaluate
 
-    config = _eval_config(generated=generated, method=method, **options)
+    config = eval_config(generated=generated, method=method, **options)
     if dry_run:
         click.echo(describe_plan(config))
         return
@@ -99,7 +101,7 @@ def benchmark(real: str, methods: str, out: Path, strict: bool, **options: Any) 
     if real == "samples":
         folder = cache_root() / "clips"
         cut_samples(folder)
-    config = _eval_config(real=folder, generated=out, out=out, method="-", **options)
+    config = eval_config(real=folder, generated=out, out=out, method="-", **options)
     result = run_benchmark(config, listed(methods) or [])
     for outcome in result.outcomes.values():
         _tell(outcome)

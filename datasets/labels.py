@@ -6,22 +6,11 @@ Inside this package an emotion is always its MEAD name; integers are translated 
 
 from __future__ import annotations
 
+import re
+
+from ..core.emotions import MEAD_EMOTIONS, ORDERS
 from ..core.errors import ConfigError, InputError
 from ..core.registry import did_you_mean
-
-MEAD_EMOTIONS = ("angry", "contempt", "disgusted", "fear", "happy", "neutral", "sad", "surprised")
-
-ORDERS: dict[str, tuple[str, ...]] = {
-    # Alphabetical, also the order of EAT's emotion prompts.
-    "mead-names": MEAD_EMOTIONS,
-    # MEAD's own frame lists (video_list.txt).
-    "mead-lists": ("angry", "disgusted", "contempt", "fear", "happy", "sad", "surprised", "neutral"),
-    # EmoAffectNet's softmax.
-    "emoaffectnet": ("neutral", "happy", "sad", "surprised", "fear", "disgusted", "angry"),
-    # HSEmotion's softmax, trained on AffectNet with and without contempt.
-    "hsemotion-8": ("angry", "contempt", "disgusted", "fear", "happy", "neutral", "sad", "surprised"),
-    "hsemotion-7": ("angry", "disgusted", "fear", "happy", "neutral", "sad", "surprised"),
-}
 
 # Nouns, adjectives and the three letters that EAT's file names use.
 _ALIASES = {
@@ -35,6 +24,8 @@ _ALIASES = {
     "surprised": ("surprise", "sur"),
 }
 _NAMES = {alias: name for name, aliases in _ALIASES.items() for alias in (name, *aliases)}
+
+_MEAD_IDENTITY = re.compile(r"[MW]\d{3}")
 
 
 def emotion_name(text: str) -> str:
@@ -74,3 +65,18 @@ def emotion_at(order: str, label: int) -> str:
     if not 0 <= label < len(names):
         raise InputError(f"label {label} is not in the order '{order}' of {len(names)} emotions")
     return names[label]
+
+
+def labels_of_name(name: str) -> dict[str, str]:
+    """`emotion` and `identity` as far as a path says them, such as `M003/happy/001` or `M003_front_happy_3_001`.
+
+    A path is split at `/`, `_` and `-`. One of the eight MEAD names as a whole part (whatever its case) is the emotion,
+    a MEAD identity (M or W and three digits) the identity. Other words for an emotion are not taken, since "joy" or
+    "con" are parts of names too; nor is a path that names two emotions, or two identities.
+    """
+    parts = re.split("[/_-]", name)
+    found = {
+        "emotion": {part.lower() for part in parts} & {*MEAD_EMOTIONS},
+        "identity": {part for part in parts if _MEAD_IDENTITY.fullmatch(part)},
+    }
+    return {label: values.pop() for label, values in found.items() if len(values) == 1}

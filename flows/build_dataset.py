@@ -18,7 +18,7 @@ from pydantic import Field, field_validator
 
 from ..core.config import Config, digest
 from ..core.counters import Counters
-from ..core.errors import InputError, WeightsMissing
+from ..core.errors import ConfigError, InputError, WeightsMissing
 from ..core.lock import owned
 from ..core.provenance import environment, now, version
 from ..core.records import Clip, Reject, reject_table
@@ -185,6 +185,9 @@ def plan_recipe(config: BuildConfig) -> Recipe:
     names = tuple(config.extractors) if config.extractors is not None else default_extractors()
     bounds = load_preset(config.filters)
     needed = needed_extractors(bounds.bounded())
+    pairs = [name for name in names if extractors.get(name).compares]
+    if pairs:
+        raise ConfigError(f"{pairs[0]} compares two clips, and a build has one of each")
     return Recipe(
         config.dataset,
         tuple(dict.fromkeys((*names, *needed))),

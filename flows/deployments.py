@@ -24,7 +24,7 @@ from .evaluate import evaluate as run_evaluate
 C = TypeVar("C", bound=Config)
 # A disk or server that was away for a moment: what was finished stays, so the second try does the rest.
 OPTIONS: dict[str, Any] = {"persist_result": False, "retries": 1, "retry_delay_seconds": 10}
-PLACES = ("root", "out", "annotations", "real", "generated", "manifest", "cache")
+PLACES = ("root", "out", "annotations", "real", "generated", "manifest", "against", "cache")
 
 
 class Done(BaseModel):

@@ -21,10 +21,12 @@ from ..metrics.av_sync import FACES
 from ..metrics.base import Metric, Pair, Score, Settings, select
 from ..reports.run import EvaluatedClip, write_run
 from ..reports.view import check_results
+from ..tasks.compare import CompareRequest, compare_shard, compared
 from ..tasks.crop import CROP_RULES
 from ..tasks.extract import ExtractRequest, extract_shard, stored
 from ..tasks.extractor import extractors
 from ..tasks.features import FeatureStore
+from .against import Measurement, OtherRun, differences, open_run
 from .engine import Engine, default_workers, run
 from .pairs import Match, MatchedClip, match_folders
 
@@ -43,6 +45,7 @@ class EvalConfig(Config):
     metrics: list[str] | None = None
     crop: Literal["face", "none"] = "face"
     manifest: Path | None = None
+    against: Path | None = None
     bootstrap: int = Field(1000, ge=100)
     frechet_bootstrap: int = Field(200, ge=50)
     seed: int = Field(0, ge=0)
@@ -59,6 +62,7 @@ class Plan:
     metrics: list[Metric]
     missing: dict[str, str]  # metric id -> message with the way out
     extractors: tuple[str, ...]
+    comparisons: tuple[str, ...] = ()  # extractors of pairs
 
     @property
     def runnable(self) -> list[Metric]:
@@ -86,8 +90,11 @@ def plan(config: EvalConfig) -> Plan:
         for metric in chosen
         if (message := missing_weights(metric.spec.extractors, config.crop))
     }
-    wanted = [name for metric in chosen if metric.spec.id not in missing for name in metric.spec.extractors]
-    return Plan(chosen, missing, tuple(dict.fromkeys([*wanted, *(REPORT_EXTRACTORS if wanted else ())])))
+    specs = [metric.spec for metric in chosen if metric.spec.id not in missing]
+    wanted = [name for spec in specs for name in (*spec.generated, *spec.real)]
+    comparisons = [name for spec in specs for name in spec.compared]
+    names = [*wanted, *(REPORT_EXTRACTORS if wanted else ())]
+    return Plan(chosen, missing, tuple(dict.fromkeys(names)), tuple(dict.fromkeys(comparisons)))
 
 
 def missing_weights(names: Sequence[str], crop: str = "face") -> str | None:
@@ -114,6 +121,7 @@ def describe_plan(config: EvalConfig) -> str:
     lines.append(f"rows: {stored_rows} stored of {len(contents) * len(the_plan.extractors)}")
     lines += [f"metric {metric.spec.id}" for metric in the_plan.runnable]
     lines += [f"metric {name}: weights_missing, {way}" for name, way in the_plan.missing.items()]
+    lines += [f"against {other.name}, {other.folder}"] if (other := _other(config)) else []
     return "\n".join(lines)
 
 
@@ -121,21 +129,22 @@ def evaluate(config: EvalConfig) -> Outcome:
     """Evaluates a folder of generated clips against real ones and writes the report folder.
 
     Raises:
-        InputError: a folder is missing or empty, nothing matches, or `out` holds something else.
+        InputError: a folder is missing or empty, nothing matches, `out` holds something else, or the run to compare
+            with is about other clips (see `against.open_run`).
     """
-    check_out(config.out, config.real, config.generated, Path.cwd())
+    check_out(config.out, config.real, config.generated, Path.cwd(), *([config.against] if config.against else []))
     check_device(config.device)
     config = config.model_copy(update={"method": config.method or config.generated.resolve().name})
     match = match_folders(config.real, config.generated, config.manifest)
-    the_plan = plan(config)
+    the_plan, other = plan(config), _other(config)
     with owned(config.out):
-        identity = _identity(config, the_plan, match)
+        identity = _identity(config, the_plan, match, other)
         done = finished(config.out, identity)
         if done is not None:
             return Outcome(config.out, done, fresh=False, rejected=_rejected(done))
         results = run(
             "evaluate",
-            lambda engine: _body(config, the_plan, match, identity, engine),
+            lambda engine: _body(config, the_plan, match, other, identity, engine),
             workers=config.workers,
             use_prefect=config.prefect,
         )
@@ -145,11 +154,22 @@ def evaluate(config: EvalConfig) -> Outcome:
 def current(config: EvalConfig) -> dict[str, Any] | None:
     """The results in `config.out` when a run would find nothing to do, else None."""
     match = match_folders(config.real, config.generated, config.manifest)
-    return finished(config.out, _identity(config, plan(config), match))
+    return finished(config.out, _identity(config, plan(config), match, _other(config)))
 
 
-def _identity(config: EvalConfig, the_plan: Plan, match: Match) -> dict[str, str]:
-    return {"config_digest": config_digest(config, the_plan), "inputs_digest": match.digest()}
+def _other(config: EvalConfig) -> OtherRun | None:
+    """The run that this one is held against, when there is one."""
+    if config.against is None:
+        return None
+    return open_run(config.against, read_results(config.against), real=config.real, crop=config.crop)
+
+
+def _identity(config: EvalConfig, the_plan: Plan, match: Match, other: OtherRun | None) -> dict[str, str | None]:
+    return {
+        "config_digest": config_digest(config, the_plan),
+        "inputs_digest": match.digest(),
+        "against_digest": other.digest() if other else None,
+    }
 
 
 def _rejected(results: dict[str, Any]) -> int:
@@ -180,7 +200,7 @@ def check_out(out: Path, *inputs: Path) -> None:
         raise InputError(f"{out} holds files that are no evaluation{first}", hint="give --out a new folder")
 
 
-def finished(out: Path, identity: dict[str, str]) -> dict[str, Any] | None:
+def finished(out: Path, identity: dict[str, str | None]) -> dict[str, Any] | None:
     """The results in `out` when they were made from the same inputs and settings, else None."""
     results = read_results(out)
     if results is None or not all((out / name).exists() for name in OWN_FILES):
@@ -230,10 +250,15 @@ def protocol(metric: Metric, crop: str) -> dict[str, Any]:
     }
 
 
-def _body(config: EvalConfig, the_plan: Plan, match: Match, identity: dict[str, str], engine: Engine) -> dict[str, Any]:
-    contents, counters = extract(config, the_plan, match, engine)
-    store = FeatureStore(config.cache, config.crop)
-    pairs = [_pair(store, contents, clip, the_plan.extractors) for clip in match.clips]
+def _body(
+    config: EvalConfig,
+    the_plan: Plan,
+    match: Match,
+    other: OtherRun | None,
+    identity: dict[str, str | None],
+    engine: Engine,
+) -> dict[str, Any]:
+    pairs, counters = _extracted(config, the_plan, match, engine)
     settings = Settings(config.bootstrap, config.frechet_bootstrap, config.seed)
     scores = engine.map("score", lambda metric: metric.score(pairs, settings), the_plan.runnable)
     by_id = {metric.spec.id: score for metric, score in zip(the_plan.runnable, scores, strict=True)}
@@ -243,13 +268,18 @@ def _body(config: EvalConfig, the_plan: Plan, match: Match, identity: dict[str, 
         "created": now(),
         "talkforge_version": version(),
         "environment": environment(),
-        **identity,
+        **{key: value for key, value in identity.items() if value is not None},
         "results": {
             m.spec.id: _result(m, by_id.get(m.spec.id), the_plan, config, len(pairs)) for m in the_plan.metrics
         },
         "counters": counters.as_dict(),
         "clips": match.counts(),
     }
+    if other is not None:
+        others, work = _extracted(config, the_plan, other.match, engine)
+        measured = [Measurement(m, by_id[m.spec.id], results["results"][m.spec.id]) for m in the_plan.runnable]
+        results["against"] = differences(measured, the_plan.missing, pairs, other, others, settings, engine)
+        results["counters"] = counters.merge(work).as_dict()
     with atomic_folder(config.out) as folder:
         config.write(folder / "config.yaml")
         clips = [
@@ -257,6 +287,14 @@ def _body(config: EvalConfig, the_plan: Plan, match: Match, identity: dict[str, 
         ]
         write_run(folder, results, clips, by_id, {m.spec.id: m.spec for m in the_plan.metrics})
     return results
+
+
+def _extracted(config: EvalConfig, the_plan: Plan, match: Match, engine: Engine) -> tuple[list[Pair], Counters]:
+    """The clips with their rows, made where they are not stored, and the work done."""
+    contents, counters = extract(config, the_plan, match, engine)
+    counters.merge(compare(config, the_plan, match, contents, engine))
+    store = FeatureStore(config.cache, config.crop)
+    return [_pair(store, contents, clip, the_plan) for clip in match.clips], counters
 
 
 def extract(config: EvalConfig, the_plan: Plan, match: Match, engine: Engine) -> tuple[dict[str, str], Counters]:
@@ -275,12 +313,33 @@ def extract(config: EvalConfig, the_plan: Plan, match: Match, engine: Engine) ->
     return contents, counters
 
 
-def _pair(store: FeatureStore, contents: dict[str, str], clip: MatchedClip, names: Sequence[str]) -> Pair:
-    sides = [
-        stored(store, contents[str(item.path)], names) if item and clip.reason is None else None
-        for item in (clip.generated, clip.real)
-    ]
-    return Pair(clip.clip_id, sides[0], sides[1], clip.reason, clip.message)
+def compare(config: EvalConfig, the_plan: Plan, match: Match, contents: dict[str, str], engine: Engine) -> Counters:
+    """Fills the feature cache with what is made from both sides of a pair; gives the work done."""
+    counters = Counters()
+    if the_plan.comparisons:
+        pairs = [pair for clip in match.clips if (pair := _contents(contents, clip))]
+        requests = [
+            CompareRequest((pair,), the_plan.comparisons, config.crop, config.cache, config.device) for pair in pairs
+        ]
+        for done in engine.map("compare", compare_shard, requests):
+            counters.merge(done)
+    return counters
+
+
+def _contents(contents: dict[str, str], clip: MatchedClip) -> tuple[str, str] | None:
+    """Digests of a complete pair's generated and real side."""
+    if clip.reason is not None or clip.generated is None or clip.real is None:
+        return None
+    return contents[str(clip.generated.path)], contents[str(clip.real.path)]
+
+
+def _pair(store: FeatureStore, contents: dict[str, str], clip: MatchedClip, the_plan: Plan) -> Pair:
+    facts = (clip.reason, clip.message, clip.emotion, clip.identity)
+    pair = _contents(contents, clip)
+    if pair is None:
+        return Pair(clip.clip_id, None, None, *facts)
+    generated, real = (stored(store, content, the_plan.extractors) for content in pair)
+    return Pair(clip.clip_id, generated, real, *facts, compared(store, pair, the_plan.comparisons))
 
 
 def _result(metric: Metric, score: Score | None, the_plan: Plan, config: EvalConfig, attempted: int) -> dict[str, Any]:

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-import pyarrow as pa
-import pyarrow.csv as pa_csv
-import pyarrow.parquet as pq
+from typing import Any
 
 from ..core.config import digest
 from ..core.errors import InputError, MediaError, MediaNotFound
 from ..core.records import file_sha256
-from ..core.registry import did_you_mean
 from ..datasets.audio import has_audio
 from ..datasets.folder import FolderScan, MediaFile, scan_folder
+from ..datasets.labels import labels_of_name
+from ..datasets.plain import read_labels
 from ..tasks.extract import ClipFile
+
+LABELS = ("emotion", "identity")
 
 
 @dataclass(frozen=True)
 class MatchedClip:
-    """One attempted clip: the files of both sides, or why there is no pair."""
+    """One attempted clip: the files of both sides, or why there is no pair; its labels where there are any."""
 
     clip_id: str
     real: MediaFile | None
     generated: MediaFile | None
     reason: str | None = None
     message: str = ""
+    emotion: str | None = None
+    identity: str | None = None
 
     @property
     def real_name(self) -> str | None:
@@ -51,12 +54,14 @@ class Match:
         return list(dict.fromkeys(clip_file(item) for clip in pairs for item in (clip.real, clip.generated) if item))
 
     def digest(self) -> str:
-        """Digest of the names and bytes of everything that is matched, and of the sounds beside it."""
+        """Digest of the names, labels and bytes of everything that is matched, and of the sounds beside it."""
         rows = []
         for clip in self.clips:
             items = [item for item in (clip.real, clip.generated) if item]
             files = [path for item in items for path in (item.path, item.audio_path) if path and path.is_file()]
-            rows.append([clip.clip_id, clip.reason, *(file_sha256(path) for path in files)])
+            rows.append(
+                [clip.clip_id, clip.reason, clip.emotion, clip.identity, *(file_sha256(path) for path in files)]
+            )
         return digest(rows)
 
     def counts(self) -> dict[str, int]:
@@ -85,7 +90,8 @@ def match_folders(real: Path, generated: Path, manifest: Path | None = None) -> 
 
     Args:
         real, generated: folders.
-        manifest: Parquet or CSV with a column `clip` of stems: only these are attempted.
+        manifest: Parquet or CSV with a column `clip` of stems: only these are attempted. Columns `emotion` and
+            `identity` label them (see `labels_of`).
 
     Raises:
         InputError: a folder or the manifest cannot be used, or no stem is in both folders.
@@ -93,14 +99,32 @@ def match_folders(real: Path, generated: Path, manifest: Path | None = None) -> 
     sides = scan_folder(real), scan_folder(generated)
     real_files, generated_files = ({item.stem: item for item in scan.files} for scan in sides)
     problems = _problems(*sides)
-    stems = read_manifest(manifest) if manifest else [*real_files, *generated_files, *problems]
+    listed = read_manifest(manifest) if manifest else {}
+    stems = sorted(listed or {*real_files, *generated_files, *problems})
     if not {*real_files} & {*generated_files} & {*stems}:
         raise InputError(
             f"no file stem is in both {real} and {generated}",
             hint="first names: "
             + " | ".join(", ".join(sorted(names)[:3]) for names in (real_files, generated_files, stems)),
         )
-    return Match([_clip(stem, real_files, generated_files, problems) for stem in sorted({*stems})])
+    clips = [_clip(stem, real_files, generated_files, problems) for stem in stems]
+    labels = labels_of(stems, listed)
+    return Match([replace(clip, **labels[clip.clip_id]) for clip in clips])
+
+
+def labels_of(stems: Sequence[str], listed: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+    """What is known of each clip's emotion and identity.
+
+    A label that the manifest gives to any clip is the manifest's alone: where it is silent about a clip, there is none.
+    A label that it gives to no clip is read from the clips' paths (`labels_of_name`).
+
+    Args:
+        stems: all attempted clips.
+        listed: labels by stem from the manifest, empty without one.
+    """
+    told = {name for name in LABELS if any(name in row for row in listed.values())}
+    known = {stem: {n: v for n, v in labels_of_name(stem).items() if n not in told} for stem in stems}
+    return {stem: own | {n: listed[stem][n] for n in told if n in listed[stem]} for stem, own in known.items()}
 
 
 def _problems(real: FolderScan, generated: FolderScan) -> dict[str, tuple[str, str]]:
@@ -123,26 +147,13 @@ def _clip(
     return MatchedClip(stem, None, None, MediaNotFound.reason, "named by the manifest, in neither folder")
 
 
-# Without this 001 would be read as the number 1.
-_STEMS_ARE_TEXT = pa_csv.ConvertOptions(column_types={"clip": pa.string()}, strings_can_be_null=False)
-
-
-def read_manifest(path: Path) -> list[str]:
-    """The stems in column `clip` of a Parquet or CSV file.
+def read_manifest(path: Path) -> dict[str, dict[str, Any]]:
+    """The labels by stem of a Parquet or CSV file with a column `clip`.
 
     Raises:
-        InputError: unreadable, or without that column.
+        InputError: see `read_labels`; or no clip is named.
     """
-    try:
-        table = (
-            pq.read_table(path) if path.suffix == ".parquet" else pa_csv.read_csv(path, convert_options=_STEMS_ARE_TEXT)
-        )
-    except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(f"cannot read the manifest {path}: {str(error).splitlines()[0]}") from error
-    if "clip" not in table.column_names:
-        hint = did_you_mean("clip", table.column_names) or f"columns: {', '.join(table.column_names)}"
-        raise InputError(f"the manifest {path} has no column 'clip'", hint=hint)
-    stems = [str(stem) for stem in table["clip"].to_pylist() if stem is not None]
-    if not stems:
+    rows = read_labels(path)
+    if not rows:
         raise InputError(f"the manifest {path} names no clip")
-    return stems
+    return rows

@@ -46,6 +46,9 @@ class Pair:
         clip_id: the stem.
         generated, real: rows by extractor id; None when that file is missing.
         reason, message: why the pair cannot be scored at all (an unmatched file), else None.
+        emotion: what the clip is meant to show, a name of `core.emotions`; None when nothing says so.
+        identity: who speaks; None when nothing says so.
+        compared: rows made from both sides, by extractor id.
     """
 
     clip_id: str
@@ -53,6 +56,9 @@ class Pair:
     real: Features | None
     reason: str | None = None
     message: str = ""
+    emotion: str | None = None
+    identity: str | None = None
+    compared: Features = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -68,11 +74,13 @@ class MetricSpec:
         formula: plain text.
         source: paper or code that defines it.
         generated, real: extractor ids wanted on each side.
+        compared: extractor ids wanted of the pair: those that take both sides' rows.
         comparable_with_papers: whether a published number under the same name may be set beside it.
         why: the ground for that answer.
         protocol: facts that define the number, beside the run's crop and frame rate.
         default: part of the default set.
         clip_title: what the clips' own values are where they are another quantity than the metric.
+        best_is_real: neither more nor less is better, best is what the real clips have.
     """
 
     id: str
@@ -89,11 +97,13 @@ class MetricSpec:
     protocol: Mapping[str, Any] = field(default_factory=dict)
     default: bool = True
     clip_title: str = ""
+    best_is_real: bool = False
+    compared: tuple[str, ...] = ()
 
     @property
     def extractors(self) -> tuple[str, ...]:
         """All extractor ids wanted."""
-        return tuple(dict.fromkeys((*self.generated, *self.real)))
+        return tuple(dict.fromkeys((*self.generated, *self.real, *self.compared)))
 
 
 @dataclass(frozen=True)
@@ -185,7 +195,8 @@ def usable(pair: Pair, spec: MetricSpec) -> ClipScore | None:
         found = problem(features, wanted)
         if found:
             return ClipScore(pair.clip_id, None, found[0], f"{side}: {found[1]}")
-    return None
+    found = problem(pair.compared, spec.compared)
+    return ClipScore(pair.clip_id, None, *found) if found else None
 
 
 @dataclass(frozen=True)
@@ -261,6 +272,10 @@ class FrechetMetric:
         interval = frechet_bootstrap(real, generated, n=settings.frechet_bootstrap, seed=settings.seed)
         halves = split_half(real, seed=settings.seed)
         return Score(value, interval, halves, scores, notes=self._notes(n_generated, n_real, real[0].shape[1]))
+
+    def groups(self, pairs: Sequence[Pair]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """The (N_i, D) rows of complete pairs: the generated clips', and the real ones'."""
+        return [self._rows(pair.generated) for pair in pairs], [self._rows(pair.real) for pair in pairs]
 
     def _rows(self, features: Features | None) -> np.ndarray:
         if features is None:

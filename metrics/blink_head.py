@@ -193,6 +193,7 @@ BLINKS = {
 BLINK_RATE = _declare(
     "blink_rate:eyeblink-hysteresis",
     title="Blink rate",
+    best_is_real=True,
     unit="blinks a minute",
     higher_is_better=True,
     what="How often the eyes blink. Neither more nor fewer is better: best is what the real clips have.",
@@ -216,6 +217,7 @@ BLINK_GAP = _declare(
 DIVERSITY = _declare(
     "head_diversity:arkit52-angle-std",
     title="Head diversity",
+    best_is_real=True,
     unit="degrees",
     higher_is_better=True,
     what="How much the head turns within a clip; the real clips' level says how much is natural.",

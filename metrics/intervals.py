@@ -161,6 +161,16 @@ def _sides(real: Sequence[np.ndarray], generated: Sequence[np.ndarray]) -> tuple
 Engine = Callable[[np.ndarray], float]
 
 
+def frechet_engine(real_groups: Sequence[np.ndarray], gen_groups: Sequence[np.ndarray], n: int) -> tuple[Engine, int]:
+    """What `frechet_bootstrap` makes replicates with, and how many of `n` it would make; arguments and errors as there.
+
+    Returns:
+        (from how often each pair of clips was drawn, (K,), to the distance of that replicate; replicates).
+    """
+    real, generated = _sides(real_groups, gen_groups)
+    return _engine(real, generated), _affordable(n, real, generated)
+
+
 def _uses_gram(real: _Side, generated: _Side) -> bool:
     return max(len(real.rows), len(generated.rows)) <= GRAM_ROWS_PER_DIM * real.dim
 

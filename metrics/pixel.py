@@ -1,6 +1,6 @@
-"""PSNR and SSIM between each generated frame and the real frame of the same number.
+"""PSNR, SSIM and LPIPS between each generated frame and the real frame of the same number.
 
-Both take 8-bit RGB as it was decoded, under the run's crop. With the crop "face" each side is cut by its own face, so
+All take 8-bit RGB as it was decoded, under the run's crop. With the crop "face" each side is cut by its own face, so
 a head that moves otherwise than the real one is followed and its place does not count; with `--crop none` whole frames
 are compared pixel by pixel, which is what reconstruction papers do, and both sides must be of one size.
 
@@ -14,7 +14,8 @@ Similarity", IEEE Transactions on Image Processing, 2004). It equals scikit-imag
 `gaussian_weights=True, use_sample_covariance=False`. torchmetrics has the same map, and takes its mean with the border,
 over mirrored pixels: 0.591 where this is 0.613 on a picture of 60 x 44, less apart on larger ones.
 
-A clip's value is the mean over its frames. Frames that are equal to the last bit have no finite PSNR: they are left out
+LPIPS is made by a network beforehand (`models.lpips` has the formula) and only averaged here. A clip's value is the
+mean over its frames. Frames that are equal to the last bit have no finite PSNR: they are left out
 and counted, and a clip that holds no others is rejected as `identical`.
 """
 
@@ -37,6 +38,8 @@ PICTURES = "pictures-lossless"
 TOP = 255.0
 DEVIATION, REACH = 1.5, 5  # pixels: the window is 11 x 11
 C1, C2 = (0.01 * TOP) ** 2, (0.03 * TOP) ** 2
+
+LPIPS_ROWS = "lpips-alex"
 
 Compare = Callable[[np.ndarray, np.ndarray], float | None]
 
@@ -79,11 +82,11 @@ class PixelMetric:
 
     Attributes:
         spec: the declaration; wants `pictures-lossless` on both sides.
-        compare: of a generated and a real picture; None where they are equal and there is no finite value.
+        compared: what became of a pair's frames, and how many were left out because they are equal on both sides.
     """
 
     spec: MetricSpec
-    compare: Compare
+    compared: Callable[[Pair], tuple[Compared, int]]
 
     def score(self, pairs: Sequence[Pair], settings: Settings) -> Score:
         """Mean over clips, percentile bootstrap over clips; a clip's samples are its compared frames."""
@@ -108,9 +111,21 @@ class PixelMetric:
         if rejected:
             return rejected
         try:
-            return compare_clip((pair.generated or {})[PICTURES], (pair.real or {})[PICTURES], self.compare)
+            return self.compared(pair)
         except TalkForgeError as error:
             return ClipScore(pair.clip_id, None, error.reason, error.message)
+
+
+def by_pictures(compare: Compare) -> Callable[[Pair], tuple[Compared, int]]:
+    """`PixelMetric.compared` for a similarity of two pictures."""
+    return lambda pair: compare_clip((pair.generated or {})[PICTURES], (pair.real or {})[PICTURES], compare)
+
+
+def by_lpips(pair: Pair) -> tuple[Compared, int]:
+    """`PixelMetric.compared` of the stored distances."""
+    row = pair.compared[LPIPS_ROWS]
+    distances = row.array("distance").astype(np.float64)
+    return _compared(distances, len(distances), [int(row.value(name)) for name in ("n_generated", "n_real")]), 0
 
 
 def compare_clip(generated: Row, real: Row, compare: Compare) -> tuple[Compared, int]:
@@ -127,13 +142,12 @@ def compare_clip(generated: Row, real: Row, compare: Compare) -> tuple[Compared,
     finite = [value for value in values if value is not None]
     if not finite:
         raise Identical(f"all {len(values)} paired frames are equal to the last bit")
-    compared = Compared(
-        value=float(np.mean(finite)),
-        frames=len(finite),
-        faceless=min(lengths) - len(values),
-        beyond=max(lengths) - min(lengths),
-    )
-    return compared, len(values) - len(finite)
+    return _compared(finite, len(values), lengths), len(values) - len(finite)
+
+
+def _compared(values: Sequence[float] | np.ndarray, shown: int, lengths: Sequence[int]) -> Compared:
+    """Mean of the values, of `shown` frames with a picture on both sides, of clips with so many frames."""
+    return Compared(float(np.mean(values)), len(values), min(lengths) - shown, max(lengths) - min(lengths))
 
 
 def _equal_note(frames: int) -> tuple[str, ...]:
@@ -141,10 +155,10 @@ def _equal_note(frames: int) -> tuple[str, ...]:
     return (note,) if frames else ()
 
 
-def _declare(name: str, **facts: Any) -> MetricSpec:
+def _declare(name: str, *, higher_is_better: bool = True, **facts: Any) -> MetricSpec:
     return MetricSpec(
         id=name,
-        higher_is_better=True,
+        higher_is_better=higher_is_better,
         generated=(PICTURES,),
         real=(PICTURES,),
         comparable_with_papers=False,
@@ -169,7 +183,7 @@ PSNR = PixelMetric(
         source="the usual definition; equal to scikit-image and torchmetrics",
         protocol={**_PROTOCOL, "equal frames": "left out and counted; a clip of nothing else is rejected: identical"},
     ),
-    psnr,
+    by_pictures(psnr),
 )
 SSIM = PixelMetric(
     _declare(
@@ -181,6 +195,20 @@ SSIM = PixelMetric(
         source="Wang et al. 2004; equal to scikit-image, and to torchmetrics but for the border",
         protocol={**_PROTOCOL, "window": "Gaussian of deviation 1.5, 11 x 11; 5 pixels at the border left out"},
     ),
-    ssim,
+    by_pictures(ssim),
 )
-METRICS = (PSNR, SSIM)
+LPIPS = PixelMetric(
+    _declare(
+        "lpips:alex",
+        title="LPIPS (AlexNet)",
+        unit="",
+        higher_is_better=False,
+        what="How far the generated pictures are from the real ones in a network's features, frame by frame.",
+        formula="sum over 5 layers of mean over places of sum_c w_c (f_c(x) - f_c(y))^2, mean over frames, then clips",
+        source="Zhang et al. 2018, version 0.1",
+        compared=(LPIPS_ROWS,),
+        protocol={**_PROTOCOL, "network": "alexnet-imagenet, lpips v0.1", "scale": "x / 127.5 - 1, not resized"},
+    ),
+    by_lpips,
+)
+METRICS = (PSNR, SSIM, LPIPS)

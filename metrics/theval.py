@@ -250,6 +250,7 @@ def _metric(component: Component, **facts: Any) -> ClipMetric:
         generated=component.extractors,
         real=(),
         comparable_with_papers=False,
+        best_is_real=True,
         why=WHY,
         protocol={"landmarks": "MediaPipe Tasks, 478 points", "ground truth of the paper": component.published}
         | facts.pop("protocol", {}),

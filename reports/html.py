@@ -17,6 +17,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from .against import NOTE
 from .charts import TimeChart, time_chart
 from .formatting import printable
 from .model import ClipRow, run_model
@@ -50,7 +51,8 @@ def render_html(run: RunView, *, max_strip_bytes: int = MAX_STRIP_BYTES) -> str:
     model = run_model(run)
     drilldowns = _drilldowns(model.clips, max_strip_bytes)
     omitted = sum(d.omitted for d in drilldowns)
-    return render_page("report.html", model=model, drilldowns=drilldowns, omitted=omitted, limit=max_strip_bytes)
+    context = {"drilldowns": drilldowns, "omitted": omitted, "limit": max_strip_bytes, "against_note": NOTE}
+    return render_page("report.html", model=model, **context)
 
 
 def render_page(template: str, **context: Any) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from .against import NOTE, AgainstModel, DifferenceRow
 from .formatting import MISSING, printable
 from .model import ClipRow, MetricRow, RejectGroup, RunModel, run_model
 from .view import RunView
@@ -77,6 +78,8 @@ def render_markdown(run: RunView) -> str:
         page.heading("Warnings")
         page.bullets(map(escape, model.warnings))
     _metrics(page, model)
+    if model.against:
+        _against(page, model.against)
     _clips(page, model)
     _rejects(page, model)
     _protocol(page, model)
@@ -103,6 +106,28 @@ def _metric_line(row: MetricRow) -> list[str]:
         row.cell.count or MISSING,
         escape(row.reference),
         ("yes" if row.comparable else "no") + (f": {escape(row.why)}" if row.why else ""),
+    ]
+
+
+def _against(page: MarkdownPage, against: AgainstModel) -> None:
+    page.heading(f"Against {escape(against.name)}")
+    head = ["Metric", "Id", "This and the other", "Difference", "95 % interval", "p", "Clips", "This method is"]
+    page.table(head, [_difference_line(row) for row in against.rows])
+    page.text(NOTE)
+
+
+def _difference_line(row: DifferenceRow) -> list[str]:
+    text = f"{MISSING} {escape(row.reason)}" if row.reason else f"**{escape(row.text)}**"
+    values, interval, p_value, verdict = map(escape, (row.values, row.interval, row.p_value, row.verdict))
+    return [
+        f"{escape(row.title)} {row.arrow}",
+        code(row.metric_id),
+        values,
+        text,
+        interval,
+        p_value,
+        row.count,
+        verdict,
     ]
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from .against import AgainstModel, against_model
 from .cells import NO_REASON, MetricCell, arrow, direction, metric_cell, reference_text, usable_interval
 from .charts import IntervalPlot, interval_plot, scale_over
 from .formatting import MISSING, Interval, flat_items, format_value, is_number
@@ -73,6 +74,7 @@ class RunModel:
     n_rejected: int
     warnings: list[str]
     rows: list[MetricRow]
+    against: AgainstModel | None
     clip_columns: list[MetricRow]
     clips: list[ClipRow]
     rejects: list[RejectGroup]
@@ -92,6 +94,7 @@ def run_model(run: RunView) -> RunModel:
         n_rejected=len(run.clips) - n_scored,
         warnings=run.warnings,
         rows=rows,
+        against=against_model(run.results),
         clip_columns=columns,
         clips=_clip_rows(run.clips, columns),
         rejects=_reject_groups(run.clips),

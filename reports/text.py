@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+from .against import against_lines
 from .formatting import MISSING, format_interval, format_value
 
 
 def summary(results: dict[str, Any]) -> str:
-    """The method, how many clips were matched, and a line a metric with value, interval, n and rejects."""
+    """The method, how many clips were matched, and a line a metric with value, interval, n and rejects.
+
+    Then a line a metric with the difference from another run, where the run was compared with one.
+    """
     clips = results["clips"]
     lines = [f"{results['method']}: {clips['matched']} of {clips['attempted']} clips matched"]
     for name, result in results["results"].items():
         lines.append(f"  {name:28s} {_figures(result)}")
         lines += [f"    note: {note}" for note in result.get("notes", [])]
-    return "\n".join(lines)
+    return "\n".join([*lines, *against_lines(results)])
 
 
 def _figures(result: dict[str, Any]) -> str:

@@ -29,7 +29,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from ..datasets.labels import ORDERS
+from ..core.emotions import ORDERS
 from .extractor import Context, ExtractorSpec, vectors
 from .face_network import FaceNetwork
 from .faces import LANDMARKER, Face
@@ -37,7 +37,6 @@ from .faces import LANDMARKER, Face
 if TYPE_CHECKING:
     import torch
 
-FER_CLASSES = ("angry", "disgusted", "fear", "happy", "sad", "surprised", "neutral")
 FER_OFFSET = 10  # pixels, the package's default
 FER_PADDING = 40  # pixels around the picture, the package's constant; the crop ends there
 FER_RISE = 0.1  # of the square's side
@@ -70,7 +69,7 @@ FER = _spec(
     "mini-Xception (FER2013): probabilities of 7 emotions",
     "fer-mini-xception",
     {
-        "classes": FER_CLASSES,
+        "classes": ORDERS["fer2013"],
         "crop": f"grey square of the face mesh's height, {FER_RISE} of it higher, {FER_OFFSET} px wider on each side",
         "size": FER_SIZE,
         "resize": "bilinear",

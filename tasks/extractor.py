@@ -40,6 +40,7 @@ class ExtractorSpec:
         audio: wants the clip's sound.
         track: wants the faces of the whole clip before its first frame, see `Context.track`; a clip whose faces are not
             stored yet is decoded twice then.
+        compares: id of the extractor whose rows of both sides of a pair it takes, instead of a clip; see `compare`.
         weights: names in the weights store.
         params: constants that define the row; part of its identity.
         steps: list column -> entries for each 25 fps frame, where it is not 1; 0 for a list that is no series.
@@ -54,6 +55,7 @@ class ExtractorSpec:
     faces: bool = False
     audio: bool = False
     track: bool = False
+    compares: str = ""
     weights: tuple[str, ...] = ()
     params: Mapping[str, Any] = field(default_factory=dict)
     steps: Mapping[str, int] = field(default_factory=dict)

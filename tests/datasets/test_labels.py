@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from talkforge.core.errors import ConfigError, InputError
-from talkforge.datasets.labels import MEAD_EMOTIONS, ORDERS, emotion_at, emotion_name
+from talkforge.datasets.labels import MEAD_EMOTIONS, ORDERS, emotion_at, emotion_name, labels_of_name
 
 
 def test_the_eight_names_are_alphabetical_and_their_own_name():
@@ -17,7 +17,7 @@ def test_orders_hold_each_name_once(order):
     names = ORDERS[order]
     assert len(set(names)) == len(names)
     assert set(names) <= set(MEAD_EMOTIONS)
-    missing = {"emoaffectnet": {"contempt"}, "hsemotion-7": {"contempt"}}.get(order, set())
+    missing = {"emoaffectnet": {"contempt"}, "hsemotion-7": {"contempt"}, "fer2013": {"contempt"}}.get(order, set())
     assert set(MEAD_EMOTIONS) - set(names) == missing
 
 
@@ -28,6 +28,7 @@ def test_label_one_depends_on_the_order():
         "emoaffectnet": "happy",
         "hsemotion-8": "contempt",
         "hsemotion-7": "disgusted",
+        "fer2013": "disgusted",
     }
 
 
@@ -64,3 +65,21 @@ def test_unknown_orders_and_labels():
         emotion_at("emoaffectnet", 7)
     with pytest.raises(InputError, match="no"):
         emotion_at("mead-names", -1)
+
+
+@pytest.mark.parametrize(
+    ("path", "labels"),
+    [
+        ("M003/happy/001", {"identity": "M003", "emotion": "happy"}),
+        ("W011/video/front/Angry/level_3/001", {"identity": "W011", "emotion": "angry"}),
+        ("M003_front_surprised_3_001", {"identity": "M003", "emotion": "surprised"}),
+        ("take-neutral-2", {"emotion": "neutral"}),
+        ("sad/happy_001", {}),  # which of the two?
+        ("M003/M005_fear", {"emotion": "fear"}),  # reenactment: two people
+        ("sad/sad_001", {"emotion": "sad"}),
+        ("unhappy/joy_con_dis/sadness/M0031/m003", {}),
+        ("clip", {}),
+    ],
+)
+def test_labels_of_a_path_are_whole_parts_of_it(path, labels):
+    assert labels_of_name(path) == labels

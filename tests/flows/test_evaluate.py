@@ -17,7 +17,7 @@ from talkforge.core.lock import owned
 from talkforge.core.weights import weights_store
 from talkforge.datasets.encode import VideoWriter
 from talkforge.flows.benchmark import Benchmark, benchmark
-from talkforge.flows.evaluate import EvalConfig, describe_plan, evaluate
+from talkforge.flows.evaluate import EvalConfig, describe_plan, evaluate, plan
 
 FVD, FD, SYNC = "fvd:i3d-k400-16f", "fd:mobilenet-v2", "av_sync:mouth-envelope"
 
@@ -61,13 +61,18 @@ def test_each_clip_is_decoded_once_and_each_frame_searched_once(bounds: tuple[Pa
     counters = bounds[1].outcomes["copy"].results["counters"]
     assert counters["clips"] == counters["decodes"] == 14
     assert counters["face_detections"] == counters["frames_decoded"] == 14 * 48
-    assert counters["forwards"] == {"i3d-k400": 14 * 3, "mobilenet-v2": 14 * 48}
+    forwards = counters["forwards"]
+    assert (forwards.pop("i3d-k400"), forwards.pop("mobilenet-v2")) == (14 * 3, 14 * 48)
+    assert forwards.pop("vad-silero") == 14 * 60, "windows of 512 samples in 48 frames"
+    assert all(0 < count <= 14 * 48 for count in forwards.values()), "any other network sees a frame once at most"
 
 
 def test_the_real_side_is_shared_between_methods(bounds: tuple[Path, Benchmark]) -> None:
-    counters = bounds[1].outcomes["warp"].results["counters"]
+    out, result = bounds
+    counters = result.outcomes["warp"].results["counters"]
+    wanted = plan(config(out, out, out, out)).extractors
     assert counters["decodes"] == 7
-    assert counters["cache_hits"] == 7 * 5
+    assert counters["cache_hits"] == 7 * len(wanted) and len(wanted) >= 5
 
 
 def test_results_keep_the_contract(bounds: tuple[Path, Benchmark]) -> None:
@@ -82,8 +87,14 @@ def test_results_keep_the_contract(bounds: tuple[Path, Benchmark]) -> None:
     frozen = results["results"].pop("av_offset:mouth-envelope")
     assert (frozen["value"], frozen["reason"], frozen["rejects"]) == (None, "undetermined", {"undetermined": 7})
     for one in results["results"].values():
-        assert one["ci95"][0] <= one["value"] <= one["ci95"][1]
-        assert (one["n_attempted"], one["n_scored"], one["rejects"]) == (7, 7, {})
+        assert (one["n_attempted"], one["n_scored"] + sum(one["rejects"].values())) == (7, 7)
+        if one["value"] is None:
+            assert one["reason"] and one["ci95"] is None
+        elif one["n_scored"] > 1:
+            assert one["ci95"][0] <= one["value"] <= one["ci95"][1] and one["reason"] is None
+    for name in (FVD, FD, SYNC):
+        one = results["results"][name]
+        assert (one["n_attempted"], one["n_scored"], one["rejects"], one["reason"]) == (7, 7, {}, None)
     assert results["results"][FVD]["protocol"]["fps"] == 25
     rows = pq.read_table(out / "still" / "details" / "fvd.parquet").to_pylist()
     assert [row["variant"] for row in rows] == ["i3d-k400-16f"] * 7

@@ -22,6 +22,7 @@ from talkforge.metrics.base import (
     usable,
 )
 from talkforge.metrics.frechet import frechet_distance
+from talkforge.tasks.extractor import extractors
 from talkforge.tests.metrics.rows import HeldRow
 
 QUICK = Settings(bootstrap=200, frechet_bootstrap=50)
@@ -88,8 +89,27 @@ def test_every_metric_says_what_it_is() -> None:
         family, _, variant = spec.id.partition(":")
         assert family and variant and ":" not in variant
         assert spec.title and spec.what.endswith(".") and spec.formula and spec.source and spec.why
-        assert spec.generated and set(spec.extractors) == {*spec.generated, *spec.real}
-    assert "fid" not in {metric.spec.id.split(":")[0] for metric in metrics.all()}, "no substitute bears that name"
+        assert spec.generated and set(spec.extractors) == {*spec.generated, *spec.real, *spec.compared}
+
+
+# The one network whose features a published name stands for. A substitute has a name of its own ("fd:mobilenet-v2").
+NETWORK_OF = {
+    "fid": "inception-2015-12-05",
+    "fid_inf": "inception-2015-12-05",
+    "fvd": "i3d-k400",
+    "fvd_inf": "i3d-k400",
+}
+
+
+def test_no_substitute_bears_a_published_name() -> None:
+    found = {metric.spec.id: metric.spec for metric in metrics.all() if metric.spec.id.split(":")[0] in NETWORK_OF}
+    assert {name.split(":")[0] for name in found} >= {"fid", "fvd"}
+    for name, spec in found.items():
+        weights = {weight for extractor in spec.extractors for weight in extractors.get(extractor).weights}
+        assert weights == {NETWORK_OF[name.split(":")[0]]}, name
+    assert not {"fd:mobilenet-v2", "kid:mobilenet-v2"} & {
+        m.spec.id for m in metrics.all() if m.spec.comparable_with_papers
+    }
 
 
 # --- which clips count -----------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from talkforge.core.counters import Counters
 from talkforge.core.errors import Undetermined
 from talkforge.metrics.base import Pair, Settings
 from talkforge.metrics.intervals import bootstrap_mean
-from talkforge.metrics.pixel import PICTURES, PSNR, SSIM, psnr, ssim
+from talkforge.metrics.pixel import LPIPS, LPIPS_ROWS, PICTURES, PSNR, SSIM, psnr, ssim
 from talkforge.tasks.extract_lossless import LOSSLESS, LosslessPictures
 from talkforge.tasks.extractor import Batch, Context
 from talkforge.tests.metrics.rows import HeldRow
@@ -168,8 +168,24 @@ def test_no_common_frame_and_no_row_are_reasons() -> None:
     assert score.n_scored == 1
 
 
+def test_lpips_is_the_mean_of_the_stored_distances() -> None:
+    flat = np.full((16, 16, 3), 100, np.uint8)
+    sides = clip([flat] * 5), clip([flat] * 4)
+    row = HeldRow({"distance": np.array([0.1, 0.2, 0.6], np.float32), "n_generated": 5, "n_real": 4})
+    failed = HeldRow(reason="size_mismatch", message="pictures of 2x1 and 1x2")
+    pairs = [Pair(name, *sides, compared={LPIPS_ROWS: one}) for name, one in (("a", row), ("b", failed))]
+    score = LPIPS.score([*pairs, Pair("c", *sides), Pair("d", None, None, "unmatched")], QUICK)
+    assert score.value == pytest.approx(0.3)
+    assert score.rejects == {"size_mismatch": 1, "no_features": 1, "unmatched": 1}
+    assert score.clips[0].samples == 3 and not LPIPS.spec.higher_is_better
+    assert score.notes == (
+        "left out: 1 of 4 paired frames, of which a side shows no face",
+        "left out: 1 frames without a partner, in 1 pairs of unequal length",
+    )
+
+
 def test_declarations_say_how_the_sides_lie_on_each_other() -> None:
-    for metric in (PSNR, SSIM):
+    for metric in (PSNR, SSIM, LPIPS):
         assert "own face" in metric.spec.protocol["alignment"]
         assert not metric.spec.comparable_with_papers and not metric.spec.default
         assert metric.spec.generated == metric.spec.real == (LOSSLESS.id,)

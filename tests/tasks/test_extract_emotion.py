@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 from talkforge.core.counters import Counters
+from talkforge.core.emotions import MEAD_EMOTIONS, ORDERS
 from talkforge.core.errors import NoFace
-from talkforge.datasets.labels import MEAD_EMOTIONS, emotion_name
+from talkforge.datasets.labels import emotion_name
 from talkforge.models import emoaffectnet, hsemotion
 from talkforge.models.mini_xception import CLASSES
 from talkforge.tasks.extract_arkit import BLENDSHAPE_NAMES
@@ -16,7 +17,6 @@ from talkforge.tasks.extract_emotion import (
     EMOAFFECTNET,
     EXTRACTORS,
     FER,
-    FER_CLASSES,
     HSEMOTION_B0,
     HSEMOTION_B2,
     EmoAffectNet,
@@ -32,7 +32,8 @@ from talkforge.tasks.extractor import Batch, Context
 from talkforge.tasks.faces import LANDMARKER, Face, Landmarker
 from talkforge.tests.tasks.one_row import extract, extract_counted, need, sample
 
-HAPPY = FER_CLASSES.index("happy")
+CLASSES_OF_FER = ORDERS["fer2013"]
+HAPPY = CLASSES_OF_FER.index("happy")
 
 
 def face_in(left: float, top: float, right: float, bottom: float) -> Face:
@@ -57,7 +58,7 @@ def happiness(path: Path) -> float:
 
 class TestDeclaration:
     def test_classes_are_named_as_in_the_package(self) -> None:
-        assert tuple(emotion_name(name) for name in CLASSES) == FER_CLASSES
+        assert tuple(emotion_name(name) for name in CLASSES) == CLASSES_OF_FER == FER.params["classes"]
         for spec in EXTRACTORS:
             classes = spec.params["classes"]
             assert set(classes) <= set(MEAD_EMOTIONS)
@@ -129,7 +130,7 @@ class TestFer2013:
         thirds = [part.mean(axis=0) for part in np.array_split(rows, 3)]
         assert thirds[0][HAPPY] < 0.1
         assert thirds[2][HAPPY] > 0.9
-        assert FER_CLASSES[int(thirds[0].argmax())] == "sad"
+        assert CLASSES_OF_FER[int(thirds[0].argmax())] == "sad"
 
     def test_it_goes_with_the_smile_of_the_blendshapes(self) -> None:
         clip = sample("single-face-video")

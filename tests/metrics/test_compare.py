@@ -1,0 +1,242 @@
+"""Every kind of metric compared between two methods: against the metric's own score, and what cannot be told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from talkforge.metrics.av_sync import AV_OFFSET, FACES, SPEECH, OffsetMetric
+from talkforge.metrics.base import ClipMetric, ClipScore, FrechetMetric, MetricSpec, Pair, Score, Settings
+from talkforge.metrics.companions import ExtrapolatedMetric, KernelMetric
+from talkforge.metrics.compare import Difference, compare, verdict
+from talkforge.metrics.emo_score import EmotionMetric, mean_probability
+from talkforge.metrics.paired import PairedDifference, paired_frechet, paired_mean
+from talkforge.metrics.theval import COMPONENTS
+from talkforge.metrics.theval_score import ClosenessMetric
+from talkforge.tests.metrics.rows import HeldRow, faces_with, speech_with
+
+SETTINGS = Settings(bootstrap=200, frechet_bootstrap=60, seed=3)
+SPEC = MetricSpec("m:v", "M", "", True, "", "", "", ("x",), ("x",), False, "")
+
+
+def with_values(values: list[float | None], side: str = "generated") -> list[Pair]:
+    rows = [HeldRow({"v": value}) if value is not None else HeldRow(reason="no_face") for value in values]
+    return [Pair(f"c{k}", {"x": row}, {"x": HeldRow({"v": 0.0})}) for k, row in enumerate(rows)]
+
+
+MEAN = ClipMetric(SPEC, lambda generated, real: generated["x"].value("v"))
+
+
+def told(metric, a: list[Pair], b: list[Pair]) -> Difference:
+    return compare(metric, a, b, SETTINGS, metric.score(a, SETTINGS))
+
+
+def test_a_mean_is_compared_over_clips_with_a_value_in_both() -> None:
+    a = [1.0, None, 3.0, 5.0, 2.0, 7.0, 4.0, 9.0]
+    b = [0.5, 8.0, None, 4.0, 1.0, 6.5, 3.0, 8.8]
+    found = told(MEAN, with_values(a), with_values(b))
+    common = [(x, y) for x, y in zip(a, b, strict=True) if x is not None and y is not None]
+    wanted = paired_mean(*map(list, zip(*common, strict=True)), 200, 3)
+    assert (found.n_common, found.difference, found.ci95) == (6, wanted.value, wanted.ci95)
+    assert (found.value, found.other) == (pytest.approx(28 / 6), pytest.approx(23.8 / 6))
+    assert found.verdict == "better"
+
+
+def test_clips_belong_together_by_name_and_not_by_place() -> None:
+    a = with_values([1.0, 2.0, 3.0])
+    assert told(MEAN, a, [*reversed(a), Pair("more", {}, {})]).difference == 0.0
+    assert told(MEAN, a, [*reversed(a), Pair("more", {}, {})]).p_value == 1.0
+
+
+@pytest.mark.parametrize(
+    ("higher", "real_is_best", "words"), [(True, False, "better"), (False, False, "worse"), (True, True, "larger")]
+)
+def test_the_verdict_knows_what_is_good(higher: bool, real_is_best: bool, words: str) -> None:
+    spec = replace(SPEC, higher_is_better=higher, best_is_real=real_is_best)
+    opposite = {"better": "worse", "worse": "better", "larger": "smaller"}[words]
+    assert verdict(spec, PairedDifference(2.0, (1.0, 3.0), 0.01, 20)) == words
+    assert verdict(spec, PairedDifference(-2.0, (-3.0, -1.0), 0.01, 20)) == opposite
+    assert verdict(spec, PairedDifference(2.0, (-1.0, 3.0), 0.2, 20)) == "not established"
+    assert verdict(spec, PairedDifference(2.0, (1.0, 3.0), 0.0625, 5)) == "not established"
+    assert verdict(spec, PairedDifference(2.0, None, None, 1)) == "not established"
+
+
+def test_no_common_clip_is_null_with_a_reason() -> None:
+    a, b = with_values([1.0, None]), with_values([None, 1.0])
+    found = told(MEAN, a, b)
+    assert (found.difference, found.verdict, found.reason, found.n_common) == (None, None, "no_common_clips", 0)
+    assert told(MEAN, a, [Pair("else", {}, {})]).reason == "no_common_clips"
+    missing = [replace(pair, reason="unmatched_real") for pair in b]
+    assert told(MEAN, a, missing).reason == "no_common_clips"
+
+
+def test_a_side_without_any_value_gives_its_reason() -> None:
+    found = told(MEAN, with_values([1.0, 2.0]), with_values([None, None]))
+    assert (found.reason, found.message) == ("no_face", "the other run has no value")
+
+
+@dataclass(frozen=True)
+class Unsigned:
+    """Reports signed values and takes the mean without signs, as sync offsets do."""
+
+    spec: MetricSpec
+
+    def score(self, pairs: list[Pair], settings: Settings) -> Score:
+        clips = MEAN.score(pairs, settings).clips
+        return Score(float(np.mean([abs(clip.value) for clip in clips])), None, None, clips)
+
+
+def test_a_mean_of_absolute_values_is_one() -> None:
+    found = told(Unsigned(SPEC), with_values([-3.0, 2.0, -1.0]), with_values([1.0, 1.0, 1.0]))
+    assert (found.value, found.other, found.difference) == (2.0, 1.0, 1.0)
+    assert found.ci95 == paired_mean([3.0, 2.0, 1.0], [1.0, 1.0, 1.0], 200, 3).ci95
+
+
+@dataclass(frozen=True)
+class Median:
+    """A metric of a kind that nothing is known about."""
+
+    spec: MetricSpec
+
+    def score(self, pairs: list[Pair], settings: Settings) -> Score:
+        values = [pair.generated["x"].value("v") for pair in pairs]
+        clips = [ClipScore(pair.clip_id, value) for pair, value in zip(pairs, values, strict=True)]
+        return Score(float(np.median(values)), None, None, clips)
+
+
+def test_an_unknown_kind_is_scored_anew() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.gamma(1.0, size=15)
+    found = told(Median(SPEC), with_values((values + 5).tolist()), with_values(values.tolist()))
+    assert found.difference == pytest.approx(5.0)
+    assert found.ci95 == pytest.approx((5.0, 5.0))
+    assert (found.n_common, found.verdict) == (15, "better")
+
+
+def test_an_unknown_kind_of_many_clips_is_null_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("talkforge.metrics.compare.RESCORED", 1000)
+    found = told(Median(SPEC), with_values([1.0, 5.0, 2.5] * 20), with_values([1.0, 5.0, 2.0] * 20))
+    assert (found.difference, found.reason) == (None, "not_drawn_again")
+
+
+def with_rows(seed: int, shift: float, count: int = 10) -> list[Pair]:
+    """The same real clips for every method."""
+    rng, noise = np.random.default_rng(0), np.random.default_rng(seed)
+    real = [rng.normal(size=(4, 3)) + rng.normal(size=3) for _ in range(count)]
+    made = [rows + noise.normal(0, 0.3, rows.shape) + shift for rows in real]
+    return [
+        Pair(f"c{k}", {"x": HeldRow({"f": a})}, {"x": HeldRow({"f": b})})
+        for k, (a, b) in enumerate(zip(made, real, strict=True))
+    ]
+
+
+SETS: list[Callable[[MetricSpec, str], FrechetMetric]] = [FrechetMetric, KernelMetric]
+
+
+@pytest.mark.parametrize("kind", SETS)
+def test_distances_are_the_scores_over_common_clips(kind: type[FrechetMetric]) -> None:
+    metric = kind(replace(SPEC, higher_is_better=False), "f")
+    a, b = with_rows(1, 0.0), with_rows(2, 1.0)
+    b[3] = Pair("c3", {"x": HeldRow(reason="no_face")}, b[3].real)
+    found = told(metric, a, b)
+    values = [metric.score(side[:3] + side[4:], SETTINGS).value for side in (a, b)]
+    assert (found.value, found.other) == (pytest.approx(values[0]), pytest.approx(values[1]))
+    assert found.difference == pytest.approx(values[0] - values[1])
+    assert (found.n_common, found.verdict) == (9, "better")
+    assert found.ci95[0] < found.difference < found.ci95[1] < 0
+    back = told(metric, b, a)
+    assert (back.difference, back.p_value, back.verdict) == (-found.difference, found.p_value, "worse")
+
+
+def test_a_frechet_distance_is_drawn_as_its_own_interval_is() -> None:
+    metric, a, b = FrechetMetric(SPEC, "f"), with_rows(1, 0.0), with_rows(2, 0.2)
+    real, first, second = (
+        [pair.real["x"].array("f") for pair in a],
+        *([pair.generated["x"].array("f") for pair in side] for side in (a, b)),
+    )
+    wanted = paired_frechet(real, first, second, 60, 3)
+    assert (told(metric, a, b).ci95, told(metric, a, b).p_value) == (wanted.ci95, wanted.p_value)
+
+
+def test_an_extrapolation_is_null_with_a_reason() -> None:
+    found = told(ExtrapolatedMetric(SPEC, "f"), with_rows(1, 0.0), with_rows(2, 1.0))
+    assert (found.difference, found.reason) == (None, "not_drawn_again")
+
+
+@pytest.mark.parametrize("kind", SETS)
+def test_too_few_samples_are_null_with_a_reason(kind: type[FrechetMetric]) -> None:
+    one = [Pair("c", {"x": HeldRow({"f": np.ones((1, 3))})}, {"x": HeldRow({"f": np.zeros((1, 3))})})]
+    assert told(kind(SPEC, "f"), one, one).reason == "too_few_samples"
+
+
+def speaking(lag: int, count: int = 8) -> list[Pair]:
+    """Mouths that move, to and fro, as fast as the voice was loud `lag` frames ago."""
+    pairs = []
+    for k in range(count):
+        level = np.repeat(np.random.default_rng(k).uniform(-35, 0, 40), 3)
+        speed = np.roll((level + 40) / 400, lag) * np.where(np.arange(120) % 24 < 12, 1, -1)
+        mouth = 1 + np.cumsum(speed)
+        features = {FACES: faces_with(mouth), SPEECH: speech_with(level)}
+        pairs.append(Pair(f"c{k}", features, None))
+    return pairs
+
+
+def test_offsets_are_those_of_the_mean_curves() -> None:
+    metric, late, near = OffsetMetric(AV_OFFSET), speaking(7), speaking(2)
+    found = told(metric, late, near)
+    values = [metric.score(side, SETTINGS).value for side in (late, near)]
+    assert (found.value, found.other, found.difference) == (*values, values[0] - values[1])
+    assert found.difference == pytest.approx(5, abs=1)  # frames
+    assert (found.n_common, found.verdict) == (8, "worse")
+    still = [replace(pair, generated={**pair.generated, FACES: faces_with(np.full(120, 0.2))}) for pair in near]
+    assert told(metric, late, still).reason == "no_common_clips"
+
+
+def test_a_mean_over_emotions_stays_one_over_the_common_clips() -> None:
+    """Six happy clips and two sad ones: the mean over clips would be another number."""
+    rng = np.random.default_rng(0)
+    emotions = ["happy"] * 6 + ["sad"] * 3
+
+    def side(shift: float) -> list[Pair]:
+        rows = [rng.dirichlet([1, 1], 20) * (1 - shift) + shift * np.eye(2)[int(e == "sad")] for e in emotions]
+        features = [{"x": HeldRow({"probabilities": one})} for one in rows]
+        return [Pair(f"c{k}", f, f, emotion=emotions[k]) for k, f in enumerate(features)]
+
+    spec = replace(SPEC, real=())
+    metric = EmotionMetric(spec, ("happy", "sad"), ("happy", "sad"), mean_probability)
+    good, poor = side(0.8), side(0.1)
+    poor[8] = replace(poor[8], generated={"x": HeldRow(reason="no_face")})
+    found = told(metric, good, poor)
+    assert found.value == pytest.approx(metric.score(good[:8], SETTINGS).value)
+    assert found.other == pytest.approx(metric.score(poor, SETTINGS).value)
+    assert (found.n_common, found.verdict) == (8, "better")
+    one = metric.score(good, SETTINGS), [pair for pair in poor if pair.emotion == "happy"]
+    assert compare(metric, good, one[1], SETTINGS, one[0]).reason == "no_common_clips"
+
+
+@pytest.mark.parametrize("paper", [True, False])
+def test_a_score_of_means_counts_a_measure_where_both_have_it(paper: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measures of made-up numbers: what is drawn is the table, wherever its numbers are from."""
+    rng = np.random.default_rng(1)
+    truth = rng.uniform(1, 2, (12, len(COMPONENTS)))
+    tables = {"real": truth, "near": truth + rng.normal(0, 0.05, truth.shape), "far": truth * 1.6}
+    tables["near"][2, 1] = np.nan
+
+    def measures(features) -> list:
+        side, k = features["at"]
+        return [("no_face", "") if np.isnan(value) else value for value in tables[side][k]]
+
+    for module in ("compare", "theval_score"):
+        monkeypatch.setattr(f"talkforge.metrics.{module}.measures", measures)
+    near, far = ([Pair(f"c{k}", {"at": (n, k)}, {"at": ("real", k)}) for k in range(12)] for n in ("near", "far"))
+    metric = ClosenessMetric(SPEC, paper=paper)
+    found = told(metric, near, far)
+    assert told(metric, far, near).difference == -found.difference
+    assert found.value == pytest.approx(metric.score(near, SETTINGS).value)
+    tables["far"][2, 1] = np.nan
+    assert found.other == pytest.approx(metric.score(far, SETTINGS).value)
+    assert found.n_common == 12
+    if not paper:
+        assert found.verdict == "better"
