@@ -1,6 +1,6 @@
 """Proof that a build's bytes do not depend on how it was made, on trees of real clips (TALKFORGE_MEDIA).
 
-    python benchmarks/proof/build.py FOLDER [--kills 20] [--only NAME ...]
+    python benchmarks/proof/build.py FOLDER [--kills 20] [--datasets NAME ...] [--only NAME ...]
 
 Builds a MEAD-, an HDTF- and a VoxCeleb2-shaped tree (trees.py beside this file) with one worker, and again: two workers,
 Prefect, Dask, Ray, and killed with SIGKILL at random moments and resumed. Each variant has a feature cache of its own.
@@ -77,13 +77,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--datasets", nargs="*", default=[*DATASETS])
     parser.add_argument("--only", nargs="*", default=[*VARIANTS, "killed"])
     options = parser.parse_args()
     trees = options.folder / "trees"
     if not trees.is_dir():
         lay_all(Path(os.environ["TALKFORGE_MEDIA"]), trees)
     faults = 0
-    for dataset in DATASETS:
+    for dataset in options.datasets:
         base = options.folder / "one-worker" / dataset
         took = finish(command(trees, dataset, base, BASE))
         expected = data_files(base)
