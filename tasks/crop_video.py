@@ -38,7 +38,7 @@ def crop_video(size: int, crf: int, preset: str, crop: str, window: Window | Non
     window = window if named.window else None
     return ExtractorSpec(
         id=CROP_VIDEO_ID,
-        version=2,
+        version=3,
         target="talkforge.tasks.crop_video:CropVideo",
         columns={
             "mp4": pa.large_binary(),

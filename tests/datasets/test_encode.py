@@ -224,3 +224,16 @@ def test_a_broken_source_leaves_nothing(tmp_path):
     with pytest.raises(errors.TruncatedMedia):
         reencode_clip(source, tmp_path / "b.mp4")
     assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_the_same_pictures_give_the_same_bytes(sample_clips: Path, tmp_path: Path) -> None:
+    """At a size and preset where the encoder's AVX-512 code gave up to six results."""
+    with open_video(sample_clips / "test-movie-1.mp4") as stream:
+        frames = [np.ascontiguousarray(frame[16:272, 128:224]) for _, frame in stream]
+    found = set()
+    for _ in range(6):
+        with VideoWriter(tmp_path / "out.mp4", 96, 256) as out:
+            for frame in frames:
+                out.write(frame)
+        found.add((tmp_path / "out.mp4").read_bytes())
+    assert len(found) == 1
