@@ -22,7 +22,7 @@ from ..core.lock import owned
 from ..core.provenance import environment, now, version
 from ..core.records import file_sha256
 from ..core.shards import write_json, write_table, write_text
-from ..metrics.audit import Finding, LevelScore, concerns, judge
+from ..metrics.audit import Finding, LevelScore, judge
 from ..metrics.base import MetricSpec
 from ..reports.audit import AuditView, Sample, render_audit_html, render_audit_markdown
 from ..tasks.corruptions import Corruption, loudness
@@ -125,7 +125,7 @@ def _identity(
     files = [
         [item.stem, file_sha256(item.clip.video), file_sha256(item.clip.audio), dict(item.labels)] for item in clips
     ]
-    claims = {m.spec.id: sorted(concerns(m.spec.id) or ()) for m in the_plan.metrics}
+    claims = {m.spec.id: [*sorted(m.spec.measures), m.spec.best_is_real] for m in the_plan.metrics}
     measured = config_digest(config.model_copy(update={"method": "audit"}), the_plan)
     return {"config_digest": digest([measured, rules, claims]), "inputs_digest": digest(files)}
 
@@ -232,13 +232,12 @@ def _entry(one: Corruption, stems: Sequence[str], failed: Mapping[str, Made]) ->
 
 
 def _metric(spec: MetricSpec, the_plan: Plan) -> dict[str, Any]:
-    measured = concerns(spec.id)
     return {
         "id": spec.id,
         "title": spec.title,
         "unit": spec.unit,
         "higher_is_better": spec.higher_is_better,
-        "measures": None if measured is None else sorted(measured),
+        "measures": sorted(spec.measures) or None,
         "hint": the_plan.missing.get(spec.id),
     }
 
@@ -249,9 +248,10 @@ def _cell(
     """One metric under one corruption: its scores by level, and the finding."""
     keys = [_Set(COPY, 0, tuple(stems)), *(_Set(one.name, k + 1, tuple(stems)) for k in range(len(one.levels)))]
     scores = [_level_score(k, results[key][spec.id]) for k, key in enumerate(keys)]
-    measured = concerns(spec.id)
-    expected = None if measured is None else bool(measured & one.harms)
-    finding: Finding = judge(scores, higher_is_better=spec.higher_is_better, expected=expected)
+    expected = bool(one.harms & set(spec.measures)) if spec.measures else None
+    finding: Finding = judge(
+        scores, higher_is_better=spec.higher_is_better, expected=expected, best_is_real=spec.best_is_real
+    )
     return {
         "metric": spec.id,
         "corruption": one.name,

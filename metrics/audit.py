@@ -1,9 +1,10 @@
 """Does a metric notice a corruption? From its scores over graded strengths to a verdict.
 
 Everything is counted towards the worse: `worsening` is how far a score moved in the direction that the metric calls
-worse. Two questions are asked. Order: Spearman's rank correlation between strength and worsening, level 0 included
-(Spearman 1904; ties share their mean rank). Size: the worsening at the greatest strength, in units of the half-width
-of the 95 % interval at level 0, so that a movement below 1 is within what another draw of clips would give.
+worse, and for a metric whose best is what real clips have, how far it moved either way. Two questions are asked.
+Order: Spearman's rank correlation between strength and worsening, level 0 included (Spearman 1904; ties share their
+mean rank). Size: the worsening at the greatest strength, in units of the half-width of the 95 % interval at level 0, so
+that a movement below 1 is within what another draw of clips would give.
 """
 
 from __future__ import annotations
@@ -31,52 +32,6 @@ MEANINGS: dict[Verdict, str] = {
     "reacts too": "it does not claim to measure what was harmed and worsens by an interval or more all the same",
     "no value": "a score is missing; the reason stands beside it",
 }
-
-# What each metric claims to measure, by the beginning of its id; the longest match counts.
-_WHOLE_PICTURE = frozenset(
-    {"picture", "flow", "lips", "head", "eyes", "brows", "expression", "identity"}
-)  # a reference frame at hand
-CONCERNS: dict[str, frozenset[str]] = {
-    "aed:": frozenset({"expression"}),
-    "akd:": frozenset({"lips", "head", "expression"}),
-    "apd:": frozenset({"head"}),
-    "av_offset:": frozenset({"sync"}),
-    "av_sync:": frozenset({"sync"}),
-    "beat_align:": frozenset({"head"}),
-    "blink_rate": frozenset({"eyes"}),
-    "clustering:": frozenset({"expression"}),
-    "csim": frozenset({"identity"}),
-    "e_fid:": frozenset({"expression"}),
-    "emo": frozenset({"expression"}),
-    "eyebrow_dynamics:": frozenset({"brows"}),
-    "f_sim": frozenset({"identity"}),
-    "fd:": frozenset({"picture", "identity"}),
-    "fd_inf:": frozenset({"picture", "identity"}),
-    "fid:": frozenset({"picture", "identity"}),
-    "fid_inf:": frozenset({"picture", "identity"}),
-    "fvd:": frozenset({"picture", "flow"}),
-    "fvd_inf:": frozenset({"picture", "flow"}),
-    "head_diversity:": frozenset({"head"}),
-    "head_motion_dynamics:": frozenset({"head"}),
-    "kid:": frozenset({"picture", "identity"}),
-    "lip_dynamics:": frozenset({"lips"}),
-    "lip_sync:": frozenset({"sync"}),
-    "lmd:face": frozenset({"lips", "expression"}),
-    "lmd:mouth": frozenset({"lips"}),
-    "lpips:": _WHOLE_PICTURE,
-    "lse_": frozenset({"sync"}),
-    "psnr:": _WHOLE_PICTURE,
-    "silent_lip_stability:": frozenset({"sync"}),
-    "ssim:": _WHOLE_PICTURE,
-    "sync_": frozenset({"sync"}),
-    "theval_score:": frozenset({"sync", "lips", "head", "brows"}),
-}
-
-
-def concerns(metric_id: str) -> frozenset[str] | None:
-    """What the metric claims to measure; None when nothing is stated for it."""
-    known = [prefix for prefix in CONCERNS if metric_id.startswith(prefix)]
-    return CONCERNS[max(known, key=len)] if known else None
 
 
 @dataclass(frozen=True)
@@ -134,13 +89,16 @@ def half_width(scores: Sequence[LevelScore]) -> float | None:
     return None
 
 
-def judge(scores: Sequence[LevelScore], *, higher_is_better: bool, expected: bool | None) -> Finding:
+def judge(
+    scores: Sequence[LevelScore], *, higher_is_better: bool, expected: bool | None, best_is_real: bool = False
+) -> Finding:
     """The verdict over one metric's scores under one corruption.
 
     Args:
         scores: level 0 and at least one strength, in any order.
         higher_is_better: of the metric.
         expected: whether the metric claims to measure what was harmed.
+        best_is_real: of the metric: any movement away from level 0 is for the worse.
 
     Raises:
         ValueError: level 0 is not among the scores, or nothing else is.
@@ -155,7 +113,8 @@ def judge(scores: Sequence[LevelScore], *, higher_is_better: bool, expected: boo
             expected, None, None, None, None, "no value", absent.reason or f"no score at level {absent.level}"
         )
     sign = -1.0 if higher_is_better else 1.0
-    worse = [_cleaned(sign * (value - values[0][1]), values[0][1]) for _, value in values]
+    moved = [_cleaned(sign * (value - values[0][1]), values[0][1]) for _, value in values]
+    worse = [abs(movement) for movement in moved] if best_is_real else moved
     rho = spearman([level for level, _ in values], worse)
     half = half_width(ordered)
     if not any(worse):

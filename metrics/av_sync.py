@@ -102,6 +102,7 @@ def _declare(name: str, **facts: Any) -> MetricSpec:
         generated=(FACES, SPEECH),
         real=(),
         comparable_with_papers=False,
+        measures=("sync",),
         why="no paper reports it",
         protocol={"lags": f"-{MAX_LAG}..{MAX_LAG} frames", "mouth": "activity of the inner lips", "jitter": JITTER},
         **facts,

@@ -80,6 +80,7 @@ class MetricSpec:
         protocol: facts that define the number, beside the run's crop and frame rate.
         default: part of the default set.
         clip_title: what the clips' own values are where they are another quantity than the metric.
+        measures: what it claims to notice, in the words of the corruptions' `harms`; the audit holds it to that.
         best_is_real: neither more nor less is better, best is what the real clips have.
     """
 
@@ -98,6 +99,7 @@ class MetricSpec:
     default: bool = True
     clip_title: str = ""
     best_is_real: bool = False
+    measures: tuple[str, ...] = ()
     compared: tuple[str, ...] = ()
 
     @property

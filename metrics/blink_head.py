@@ -193,6 +193,7 @@ BLINKS = {
 BLINK_RATE = _declare(
     "blink_rate:eyeblink-hysteresis",
     title="Blink rate",
+    measures=("eyes",),
     best_is_real=True,
     unit="blinks a minute",
     higher_is_better=True,
@@ -205,6 +206,7 @@ BLINK_RATE = _declare(
 BLINK_GAP = _declare(
     "blink_rate_gap:eyeblink-hysteresis",
     title="Blink rate gap",
+    measures=("eyes",),
     unit="blinks a minute",
     higher_is_better=False,
     what="How far a generated clip's blink rate is from that of its real clip; of short clips mostly chance.",
@@ -217,6 +219,7 @@ BLINK_GAP = _declare(
 DIVERSITY = _declare(
     "head_diversity:arkit52-angle-std",
     title="Head diversity",
+    measures=("head",),
     best_is_real=True,
     unit="degrees",
     higher_is_better=True,
@@ -228,6 +231,7 @@ DIVERSITY = _declare(
 BEATS = _declare(
     "beat_align:arkit52-onset",
     title="Beat alignment",
+    measures=("head",),
     unit="",
     higher_is_better=True,
     what="Whether the head's turns and rests fall on the voice's onsets, 0..1; read it beside the real clips' level.",

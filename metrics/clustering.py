@@ -311,6 +311,7 @@ def _declare(vectors: _Vectors, definition: Definition) -> ClusteringMetric:
         generated=(vectors.extractor,),
         real=(),
         comparable_with_papers=False,
+        measures=("expression",),
         why="the paper's vectors are its embedder's emotion priors, and its two distances are not defined",
         protocol={
             "vector": f"mean over frames with a face of {vectors.what}",

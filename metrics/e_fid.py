@@ -62,6 +62,7 @@ def _e_fid(
         generated=(extractor,),
         real=(extractor,),
         comparable_with_papers=False,
+        measures=("expression",),
         why=why,
         clip_title="gap of mean coefficients",
         protocol={

@@ -194,6 +194,7 @@ def _declare(measure: _Measure, net: _Net, rule: _Rule) -> EmotionMetric:
         generated=(f"emotion-{net.name}",),
         real=(),
         comparable_with_papers=False,
+        measures=("expression",),
         why=net.why,
         protocol={
             "emotions": ", ".join(measure.emotions),

@@ -60,6 +60,7 @@ def _aed(variant: str, extractor: str, model: str, count: int, why: str, unit: s
         f"aed:{variant}",
         extractor,
         title=f"AED ({model})",
+        measures=("expression",),
         unit=unit,
         what=f"How far the generated expression is from the real one, frame by frame, in {model}'s coefficients.",
         formula=f"mean over frames and {count} expression coefficients of |generated - real|",
@@ -71,6 +72,7 @@ APD_ROTATION = _declare(
     "apd:arkit52-rotation",
     "arkit52",
     title="APD rotation",
+    measures=("head",),
     unit="degrees",
     what="How far the generated head is turned from the real one, frame by frame.",
     formula="mean over frames of the mean over yaw, pitch and roll of |generated - real|, the shorter way round",
@@ -80,6 +82,7 @@ APD_TRANSLATION = _declare(
     "apd:arkit52-translation",
     "arkit52",
     title="APD translation",
+    measures=("head",),
     unit="cm",
     what=(
         "How far the generated head is from the real one's place, frame by frame, in MediaPipe's camera. "

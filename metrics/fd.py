@@ -20,6 +20,7 @@ FD_MOBILENET = FrechetMetric(
         generated=("mobilenet-v2",),
         real=("mobilenet-v2",),
         comparable_with_papers=False,
+        measures=("picture", "identity"),
         why="papers use Inception features; this is another network under its own name",
         clip_title="gap of mean features",
         protocol={"network": "mobilenet-v2-imagenet", "features": 1280, "frames": "every frame at 25 fps"},

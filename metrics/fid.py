@@ -97,6 +97,7 @@ def _spec(name: str, title: str, chain: Chain) -> MetricSpec:
         generated=(chain.extractor,),
         real=(chain.extractor,),
         comparable_with_papers=chain.comparable,
+        measures=("picture", "identity"),
         why=chain.why,
         clip_title="gap of mean features",
         protocol=chain.facts(),

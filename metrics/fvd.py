@@ -106,6 +106,7 @@ def _declare(variant: str, title: str, frames: str, *, default: bool) -> Frechet
             generated=(extractor,),
             real=(extractor,),
             comparable_with_papers=True,
+            measures=("picture", "flow"),
             why="network, logits and resize of the original; compare only equal crops, frame rules and sample sizes",
             protocol={"network": "i3d-k400", "features": "400 logits", "frames": frames, "resize": "224, bilinear"},
             clip_title="gap of mean features",

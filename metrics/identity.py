@@ -131,6 +131,7 @@ def _declare(measure: _Measure, net: _Net) -> FramePairMetric:
         generated=(extractor,),
         real=(extractor,),
         comparable_with_papers=False,
+        measures=("identity",),
         why=net.why,
         protocol={
             "frames": "every fifth with a face at 25 fps is embedded",

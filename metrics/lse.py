@@ -254,6 +254,7 @@ def _spec(name: str, variant: _Variant, *, valid: bool, facts: dict) -> MetricSp
         generated=(variant.extractor,),
         real=(),
         comparable_with_papers=variant.comparable and not valid and name != "sync_offset",
+        measures=("sync",),
         why="averages over pairs that exist, where published numbers count zeros beyond the ends"
         if valid
         else variant.why,

@@ -40,6 +40,8 @@ DEVIATION, REACH = 1.5, 5  # pixels: the window is 11 x 11
 C1, C2 = (0.01 * TOP) ** 2, (0.03 * TOP) ** 2
 
 LPIPS_ROWS = "lpips-alex"
+# With a reference frame at hand, every change of the picture shows.
+WHOLE_PICTURE = ("picture", "flow", "lips", "head", "eyes", "brows", "expression", "identity")
 
 Compare = Callable[[np.ndarray, np.ndarray], float | None]
 
@@ -162,6 +164,7 @@ def _declare(name: str, *, higher_is_better: bool = True, **facts: Any) -> Metri
         generated=(PICTURES,),
         real=(PICTURES,),
         comparable_with_papers=False,
+        measures=WHOLE_PICTURE,
         why="papers compare frames that are cut and scaled alike, each in its own way and seldom stated",
         default=False,
         **facts,

@@ -207,12 +207,14 @@ class Component:
     Attributes:
         name: its id before the colon.
         extractors: rows that it wants.
+        measures: what it looks at, see `MetricSpec.measures`.
         measure: from these rows to the value. Raises typed errors.
         published: the paper's ground truth.
     """
 
     name: str
     extractors: tuple[str, ...]
+    measures: str
     measure: Callable[[Features], float]
     published: float
 
@@ -233,11 +235,13 @@ def _head(features: Features) -> float:
     return head_motion_dynamics(angles, box_centres(pixels(features[FACES])))
 
 
-LIP = Component("lip_dynamics", (FACES,), lambda features: lip_dynamics(normalised(features[FACES])), 1.716603)
-BROW = Component("eyebrow_dynamics", (FACES,), lambda features: eyebrow_dynamics(pixels(features[FACES])), 0.006777)
-HEAD = Component("head_motion_dynamics", (FACES, POSE), _head, 18.46757)
-SILENCE = Component("silent_lip_stability", (FACES, VAD), _silence, 0.0263)
-SYNC = Component("lip_sync", (FACES, SPEECH, VAD), _sync, 0.2528)
+LIP = Component("lip_dynamics", (FACES,), "lips", lambda features: lip_dynamics(normalised(features[FACES])), 1.716603)
+BROW = Component(
+    "eyebrow_dynamics", (FACES,), "brows", lambda features: eyebrow_dynamics(pixels(features[FACES])), 0.006777
+)
+HEAD = Component("head_motion_dynamics", (FACES, POSE), "head", _head, 18.46757)
+SILENCE = Component("silent_lip_stability", (FACES, VAD), "sync", _silence, 0.0263)
+SYNC = Component("lip_sync", (FACES, SPEECH, VAD), "sync", _sync, 0.2528)
 COMPONENTS = (LIP, BROW, HEAD, SILENCE, SYNC)
 SOURCE = "Quignon et al. 2026 (THEval)"
 WHY = "the paper's landmarker, head pose and clips are others; compare within one set of clips"
@@ -251,6 +255,7 @@ def _metric(component: Component, **facts: Any) -> ClipMetric:
         real=(),
         comparable_with_papers=False,
         best_is_real=True,
+        measures=(component.measures,),
         why=WHY,
         protocol={"landmarks": "MediaPipe Tasks, 478 points", "ground truth of the paper": component.published}
         | facts.pop("protocol", {}),

@@ -177,6 +177,7 @@ def _declare(variant: str, title: str, truth: str, *, default: bool) -> MetricSp
         generated=extractors,
         real=extractors if truth == REAL else (),
         comparable_with_papers=False,
+        measures=("sync", "lips", "head", "brows"),
         why=f"five of eight measures; {WHY}",
         protocol={
             "measures": ", ".join(component.name for component in COMPONENTS),

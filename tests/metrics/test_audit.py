@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
-from talkforge.metrics.audit import CONCERNS, Finding, LevelScore, concerns, half_width, judge, spearman
+from talkforge.metrics.audit import Finding, LevelScore, half_width, judge, spearman
 from talkforge.metrics.base import metrics
 from talkforge.tasks.corruptions import HARMS, corruptions
 
@@ -91,9 +91,13 @@ def test_scores_without_level_0_are_refused() -> None:
         judge(scores([1, 2])[1:], higher_is_better=False, expected=True)
 
 
-def test_every_default_metric_says_what_it_measures_in_the_words_of_the_corruptions() -> None:
-    assert set().union(*CONCERNS.values()) <= set(HARMS)
+def test_for_a_metric_whose_best_is_real_every_movement_is_for_the_worse() -> None:
+    for values in ([10.0, 12.0, 14.0], [10.0, 8.0, 6.0]):
+        found = judge(scores(values), higher_is_better=True, expected=True, best_is_real=True)
+        assert (found.worsening, found.rho, found.verdict) == (4.0, pytest.approx(1.0), "notices")
+
+
+def test_every_metric_says_what_it_measures_in_the_words_of_the_corruptions() -> None:
     assert {name for one in corruptions.all() for name in one.harms} <= set(HARMS)
-    assert concerns("lmd:mouth-mp68") == {"lips"}
-    assert concerns("nothing:known") is None
-    assert [m.spec.id for m in metrics.all() if m.spec.default and concerns(m.spec.id) is None] == []
+    assert {word for m in metrics.all() for word in m.spec.measures} <= set(HARMS)
+    assert [m.spec.id for m in metrics.all() if not m.spec.measures] == []
