@@ -102,7 +102,9 @@ def artifacts(out: Path, total: int, rejects: list[Reject]) -> Artifacts:
     shards = [shard(out, k, total) for k in range(total)]
     for one in shards:
         one.__dict__["digest"] = "cd" * 32  # what it is made of needs weights
-    results = [ShardResult(s.writer().shard_path(s.index), 1, (), s.index == 0, s.digest, Counters(), 2.5) for s in shards]
+    results = [
+        ShardResult(s.writer().shard_path(s.index), 1, (), s.index == 0, s.digest, Counters(), 2.5) for s in shards
+    ]
     return build_artifacts(info | {"counts": counts}, shards, results, rejects)
 
 
