@@ -23,8 +23,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from ..core.errors import NoFace
-from .extractor import Batch, Context, ExtractorSpec, series, vectors
+from .extractor import ExtractorSpec, series, vectors
+from .frame_network import FrameNetwork
 
 WIDTH = 2048
 SIZE = 299  # pixels, side of the network's input
@@ -95,54 +95,23 @@ def as_they_are(pictures: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(pictures.transpose(0, 3, 1, 2))
 
 
-class OriginalFeatures:
+class OriginalFeatures(FrameNetwork):
     """Features of one clip's frames by the original chain; the other chains differ in the two attributes."""
 
     network: ClassVar[str] = NETWORK
     prepare: ClassVar[Callable[[np.ndarray], np.ndarray]] = staticmethod(original_input)
 
-    def __init__(self, spec: ExtractorSpec, context: Context) -> None:
-        self._context = context
-        self._waiting: list[np.ndarray] = []
-        self._rows: list[np.ndarray] = []
-        self._frames: list[int] = []
-        self._n_frames = 0
+    at_once = PICTURES_PER_FORWARD
+    counted_as = "inception-2015"
 
-    def push(self, batch: Batch) -> None:
-        """Forwards the frames that have a picture, `PICTURES_PER_FORWARD` at a time."""
-        self._n_frames += len(batch.subject)
-        for index, picture in zip(batch.index, batch.subject, strict=True):
-            if picture is None:
-                continue
-            if self._waiting and self._waiting[0].shape != picture.shape:
-                self._drain()
-            self._waiting.append(picture)
-            self._frames.append(int(index))
-            if len(self._waiting) == PICTURES_PER_FORWARD:
-                self._drain()
-
-    def _drain(self) -> None:
+    def forward(self, pictures: np.ndarray) -> np.ndarray:
+        """float16 (B, 2048)."""
         import torch
 
-        if not self._waiting:
-            return
-        network, pictures = self._context.network(self.network), type(self).prepare(np.stack(self._waiting))
+        network = self.context.network(self.network)
         with torch.inference_mode():
-            features = network(torch.from_numpy(pictures).to(self._context.device))
-        self._rows.append(features.float().cpu().numpy().astype(np.float16))
-        self._context.counters.forwards["inception-2015"] += len(self._waiting)
-        self._waiting = []
-
-    def finish(self) -> dict[str, Any]:
-        """The row. Raises NoFace when no frame has a picture under the crop."""
-        self._drain()
-        if not self._rows:
-            raise NoFace(f"none of {self._n_frames} frames shows a face to crop")
-        return {
-            "features": np.concatenate(self._rows),
-            "frame": np.array(self._frames, dtype=np.int32),
-            "n_frames": self._n_frames,
-        }
+            features = network(torch.from_numpy(type(self).prepare(pictures)).to(self.context.device))
+        return features.float().cpu().numpy().astype(np.float16)
 
 
 class PytorchFidFeatures(OriginalFeatures):

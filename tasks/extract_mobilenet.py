@@ -6,13 +6,11 @@ network's name, never "FID".
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
 
-from ..core.errors import NoFace
-from .extractor import Batch, Context, ExtractorSpec, series, vectors
+from .extractor import ExtractorSpec, series, vectors
+from .frame_network import FrameNetwork
 
 WIDTH = 1280
 FRAMES_PER_FORWARD = 16
@@ -31,47 +29,18 @@ MOBILENET = ExtractorSpec(
 EXTRACTORS = (MOBILENET,)
 
 
-class FrameFeatures:
+class FrameFeatures(FrameNetwork):
     """Features of one clip's frames."""
 
-    def __init__(self, spec: ExtractorSpec, context: Context) -> None:
-        self._context = context
-        self._waiting: list[np.ndarray] = []
-        self._rows: list[np.ndarray] = []
-        self._frames: list[int] = []
-        self._n_frames = 0
+    at_once = FRAMES_PER_FORWARD
+    counted_as = "mobilenet-v2"
 
-    def push(self, batch: Batch) -> None:
-        """Forwards the frames that have a picture, `FRAMES_PER_FORWARD` at a time."""
-        from ..models.mobilenet_v2 import prepare_frames
-
-        self._n_frames += len(batch.subject)
-        for index, picture in zip(batch.index, batch.subject, strict=True):
-            if picture is not None:
-                self._waiting.append(prepare_frames(picture[None])[0].numpy())
-                self._frames.append(int(index))
-            if len(self._waiting) == FRAMES_PER_FORWARD:
-                self._drain()
-
-    def _drain(self) -> None:
+    def forward(self, pictures: np.ndarray) -> np.ndarray:
+        """float32 (B, 1280)."""
         import torch
 
-        if not self._waiting:
-            return
-        network = self._context.network(NETWORK)
-        with torch.inference_mode():
-            features = network.features_1280(torch.from_numpy(np.stack(self._waiting)).to(self._context.device))
-        self._rows.extend(features.float().cpu().numpy())
-        self._context.counters.forwards["mobilenet-v2"] += len(self._waiting)
-        self._waiting = []
+        from ..models.mobilenet_v2 import prepare_frames
 
-    def finish(self) -> dict[str, Any]:
-        """The row. Raises NoFace when no frame has a picture under the crop."""
-        self._drain()
-        if not self._rows:
-            raise NoFace(f"none of {self._n_frames} frames shows a face to crop")
-        return {
-            "features": np.stack(self._rows).astype(np.float32),
-            "frame": np.array(self._frames, dtype=np.int32),
-            "n_frames": self._n_frames,
-        }
+        network = self.context.network(NETWORK)
+        with torch.inference_mode():
+            return network.features_1280(prepare_frames(pictures).to(self.context.device)).float().cpu().numpy()

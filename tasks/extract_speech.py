@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ..core.errors import MediaError, SilentAudio, TooShort
+from ..core.errors import SilentAudio
 from ..datasets.audio import SAMPLES_PER_FRAME, is_silent
-from .extractor import Batch, Context, ExtractorSpec, series
+from .extractor import ExtractorSpec, series
+from .sound_only import SoundOnly
 
 FLOOR_DB = -80.0
 
@@ -44,23 +45,13 @@ def frame_levels(samples: np.ndarray) -> np.ndarray:
     return np.maximum(20 * np.log10(np.maximum(rms, 1e-12)), FLOOR_DB).astype(np.float32)
 
 
-class SpeechEnvelope:
+class SpeechEnvelope(SoundOnly):
     """The envelope of one clip."""
-
-    def __init__(self, spec: ExtractorSpec, context: Context) -> None:
-        self._audio = context.audio
-
-    def push(self, batch: Batch) -> None:
-        """Pictures are not looked at."""
 
     def finish(self) -> dict[str, Any]:
         """The row. Raises NoAudioTrack, SilentAudio or TooShort where there is no speech to follow."""
-        if isinstance(self._audio, MediaError):
-            raise self._audio
-        assert self._audio is not None, "the pass reads the sound for extractors that declare audio=True"
-        if len(self._audio) < SAMPLES_PER_FRAME:
-            raise TooShort(f"the sound has {len(self._audio)} samples, less than one frame")
-        if is_silent(self._audio):
+        audio = self.samples()
+        if is_silent(audio):
             raise SilentAudio("the sound track is silent")
-        levels = frame_levels(self._audio)
-        return {"level_db": levels, "peak": float(np.abs(self._audio).max()), "n_samples": len(self._audio)}
+        levels = frame_levels(audio)
+        return {"level_db": levels, "peak": float(np.abs(audio).max()), "n_samples": len(audio)}

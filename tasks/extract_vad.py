@@ -24,9 +24,10 @@ import numpy as np
 import pyarrow as pa
 
 from ..core.asset_files import file_sha256
-from ..core.errors import MediaError, MissingPackage, TooShort, WeightsCorrupt
+from ..core.errors import MissingPackage, WeightsCorrupt
 from ..datasets.audio import SAMPLE_RATE, SAMPLES_PER_FRAME
-from .extractor import Batch, Context, ExtractorSpec, series
+from .extractor import ExtractorSpec, series
+from .sound_only import SoundOnly
 from .torchscript import load_script
 
 WINDOW, CONTEXT, STATE = 512, 64, 128
@@ -148,23 +149,12 @@ def _stretches(windows: np.ndarray, n_samples: int) -> list[list[int]]:
     return found if start is None else [*found, [start, n_samples]]
 
 
-class VoiceActivity:
+class VoiceActivity(SoundOnly):
     """Speech in one clip's sound."""
-
-    def __init__(self, spec: ExtractorSpec, context: Context) -> None:
-        self._spec, self._context = spec, context
-
-    def push(self, batch: Batch) -> None:
-        """Pictures are not looked at."""
 
     def finish(self) -> dict[str, Any]:
         """The row; a silent track is one without speech. Raises NoAudioTrack (or what else the sound has), TooShort."""
-        audio = self._context.audio
-        if isinstance(audio, MediaError):
-            raise audio
-        assert audio is not None, "the pass reads the sound for extractors that declare audio=True"
-        if len(audio) < SAMPLES_PER_FRAME:
-            raise TooShort(f"the sound has {len(audio)} samples, less than one frame")
+        audio = self.samples()
         windows = window_probabilities(self._context.network(NETWORK), audio, self._context.device)
         self._context.counters.forwards[self._spec.id] += len(windows)
         segments = speech_segments(windows, len(audio)) / SAMPLE_RATE

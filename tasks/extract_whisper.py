@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ..core.errors import MediaError, TooShort
 from ..datasets.audio import SAMPLES_PER_FRAME
-from .extractor import Batch, Context, ExtractorSpec, vectors
+from .extractor import ExtractorSpec, vectors
+from .sound_only import SoundOnly
 
 BLOCKS_PER_FORWARD = 2
 
@@ -51,24 +51,13 @@ EXTRACTORS = (
 )
 
 
-class WhisperStates:
+class WhisperStates(SoundOnly):
     """Hidden states of one clip's sound."""
-
-    def __init__(self, spec: ExtractorSpec, context: Context) -> None:
-        self._spec, self._context = spec, context
-
-    def push(self, batch: Batch) -> None:
-        """Pictures are not looked at."""
 
     def finish(self) -> dict[str, Any]:
         """The row. Raises NoAudioTrack (or what else the sound has) or TooShort (less than one frame of it)."""
-        audio = self._context.audio
-        if isinstance(audio, MediaError):
-            raise audio
-        assert audio is not None, "the pass reads the sound for extractors that declare audio=True"
+        audio = self.samples()
         n_frames = len(audio) // SAMPLES_PER_FRAME
-        if n_frames == 0:
-            raise TooShort(f"the sound has {len(audio)} samples, less than one frame")
         return {"states": self._encode(audio, 2 * n_frames), "n_frames": n_frames}
 
     def _encode(self, audio: np.ndarray, steps: int) -> np.ndarray:

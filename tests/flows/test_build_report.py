@@ -182,6 +182,7 @@ def test_filter_columns_are_shown_and_counted(built: Path, tmp_path: Path) -> No
 
     def add(table: pa.Table) -> pa.Table:
         gap = [name == "folder/gap" for name in table["clip_id"].to_pylist()]
+        table = table.drop_columns([n for n in table.column_names if n == "keep" or n.startswith("filter_")])
         table = table.append_column("filter_face_size", pa.array([None if g else 90.0 for g in gap], pa.float32()))
         table = table.append_column("filter_face_size_keep", pa.array([None if g else False for g in gap], pa.bool_()))
         table = table.append_column("filter_face_size_reason", pa.array(["no_face" if g else None for g in gap]))
@@ -245,6 +246,7 @@ def test_the_snippets_run_in_the_folder(built: Path, tmp_path: Path) -> None:
 def test_only_a_finished_build_has_a_report(built: Path, tmp_path: Path) -> None:
     out = copy_of(built, tmp_path)
     (out / "meta/info.json").unlink()
+    (out / "report.html").unlink()
     with pytest.raises(InputError, match="no finished build"):
         write_report(out)
     assert not (out / "report.html").exists()
