@@ -19,6 +19,7 @@ from .commands.base import JSON, Group
 from .commands.data import build, serve, status
 from .commands.generation import generate
 from .commands.scoring import benchmark, eval_command, leaderboard
+from .commands.training import train
 from .commands.weights import weights
 from .core.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, TalkForgeError
 from .core.terminal import say, table
@@ -58,7 +59,7 @@ def doctor(as_json: bool) -> None:
     table(report["metrics"], ["id", "runs", "why_not"])
 
 
-for _command in (build, status, serve, eval_command, benchmark, leaderboard, audit, generate, weights):
+for _command in (build, status, serve, train, eval_command, benchmark, leaderboard, audit, generate, weights):
     cli.add_command(_command)
 
 
