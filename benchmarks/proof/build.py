@@ -2,8 +2,8 @@
 
     python benchmarks/proof/build.py FOLDER [--kills 20] [--datasets NAME ...] [--only NAME ...]
 
-Builds a MEAD-, an HDTF- and a VoxCeleb2-shaped tree (trees.py beside this file) with one worker, and again: two workers,
-Prefect, Dask, Ray, and killed with SIGKILL at random moments and resumed. Each variant has a feature cache of its own.
+Builds a MEAD-, an HDTF- and a VoxCeleb2-shaped tree (trees.py beside this file) with one worker, and again: two
+workers, Prefect, Dask, Ray, and killed with SIGKILL at random moments and resumed, each with its own feature cache.
 Then every data file is compared by sha256, and each input clip is counted in rows or rejects.
 """
 

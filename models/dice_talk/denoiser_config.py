@@ -1,0 +1,291 @@
+"""Every free choice of DICE-Talk's diffusion part, as a named value with its source.
+
+Sources are worded as in `config` (paper, released, inferred, ours), and one more: `base` is Stable Video Diffusion
+img2vid-xt-1-1, A. Blattmann et al., 2023, as its public configuration files and diffusers' pipeline have it. `sonic` in
+a released value is X. Ji et al., 2024, whose code the released system builds on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Self
+
+from ...core.emotions import MEAD_EMOTIONS
+from ...core.errors import ConfigError
+from .config import BankConfig, chosen
+
+PRESETS = ("tiny", "full")
+# Table 4: w/o emotion bank, w/o L_cls, learnable CA, w/o emotion prior (mu instead of a sample).
+ABLATIONS = ("without_bank", "without_cls", "learnable_ca", "without_prior")
+NORM_GROUPS = 32  # diffusers' SVD blocks normalise in this many groups of channels
+
+
+def _fail(config: object, name: str, text: str) -> None:
+    raise ConfigError(f"{type(config).__name__}.{name} is {getattr(config, name)}, {text}")
+
+
+def _within(config: object, *names: str) -> None:
+    for name in names:
+        if not 0 <= getattr(config, name) <= 1:
+            _fail(config, name, "not within 0..1")
+
+
+def _positive(config: object, *names: str) -> None:
+    for name in names:
+        if not getattr(config, name) > 0:
+            _fail(config, name, "not above 0")
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """The spatio-temporal UNet and what is added to its cross-attention (paper eq. 14)."""
+
+    in_channels: int = chosen(8, "base", "noisy latents and the reference's, side by side")
+    out_channels: int = chosen(4, "base", "channels of a latent")
+    channels: tuple[int, ...] = chosen((320, 640, 1280, 1280), "base", "width of each level; each halves the grid")
+    heads: tuple[int, ...] = chosen((5, 10, 20, 20), "base", "attention heads of each level")
+    layers_per_block: int = chosen(2, "base", "residual blocks a level")
+    cross_attention_dim: int = chosen(1024, "base", "width of tokens that cross-attention reads")
+    time_id_dim: int = chosen(256, "base", "sinusoid width of each of the three time ids")
+    frames: int = chosen(25, "base", "frames that the base was trained on at once")
+    start: Literal["copy", "random"] = chosen("copy", "released", "how the added keys and values start")
+    extra_scale: float = chosen(1.0, "paper eq. 14: a plain sum", "weight of the added attention outputs")
+    mask_spatial: bool = chosen(True, "released", "multiply added outputs of spatial blocks by the face mask")
+    mask_resize: Literal["area", "nearest", "bilinear"] = chosen(
+        "area", "ours: a token's share of the face; the released code resizes too, the paper is silent", "mask to grid"
+    )
+    trained: Literal["all", "new"] = chosen(
+        "all",
+        "paper section 4.1: one stage from the base's spatial and temporal modules; `new` is section 3.3's wording",
+        "which parameters learn: all, or only what is added to the base",
+    )
+
+    def __post_init__(self) -> None:
+        _positive(
+            self, "in_channels", "out_channels", "layers_per_block", "cross_attention_dim", "time_id_dim", "frames"
+        )
+        if self.in_channels != 2 * self.out_channels:
+            _fail(self, "in_channels", "not twice out_channels: the reference's latent is concatenated")
+        if len(self.heads) != len(self.channels) or len(self.channels) < 2:
+            _fail(self, "heads", "of another length than channels, or fewer than two levels")
+        for width, heads in zip(self.channels, self.heads, strict=True):
+            if width % NORM_GROUPS or width % heads:
+                _fail(self, "channels", f"not multiples of {NORM_GROUPS} and of the heads")
+
+
+@dataclass(frozen=True)
+class PoseGuiderConfig:
+    """The network from the face mask to what is added after the UNet's first convolution."""
+
+    channels: tuple[int, ...] = chosen((16, 32, 96, 256), "released", "widths; each step between two halves the grid")
+    in_channels: int = chosen(3, "inferred: sonic's mask is a white box in an RGB picture", "mask repeated to these")
+    box_scale: float = chosen(1.1, "released", "the mask is the face box grown by this, white")
+
+
+@dataclass(frozen=True)
+class AudioTokensConfig:
+    """Whisper's hidden states around a frame to tokens."""
+
+    before: int = chosen(4, "released", "Whisper steps before the frame's own first one")
+    after: int = chosen(6, "released", "Whisper steps from the frame's own first one on")
+    steps_per_frame: int = chosen(2, "released: Whisper's 50 steps a second under 25 frames", "steps a frame")
+    states: int = chosen(5, "released: Whisper-tiny's embedding output and four layers", "hidden states")
+    state_width: int = chosen(384, "released: Whisper-tiny", "width of a hidden state")
+    hidden: int = chosen(1024, "released", "width of the two hidden layers")
+    tokens: int = chosen(32, "released", "tokens a frame")
+    width: int = chosen(1024, "released: the UNet's cross-attention width", "width of a token")
+    normalise: bool = chosen(True, "released", "LayerNorm on each token")
+
+    @property
+    def window(self) -> int:
+        """Whisper steps that one frame sees."""
+        return self.before + self.after
+
+    @property
+    def inputs(self) -> int:
+        """Numbers in a frame's window: 10 x 5 x 384 = 19200 in the released system."""
+        return self.window * self.states * self.state_width
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """Preconditioning, noise levels of training and of sampling, loss weight.
+
+    The default is that of the base, whose UNet cannot be read otherwise; `edm` is T. Karras et al., 2022, table 1.
+    """
+
+    parametrisation: Literal["svd", "edm"] = chosen("svd", "base", "see `edm.Preconditioning`")
+    sigma_data: float = chosen(1.0, "base; 0.5 in EDM", "standard deviation that data is taken to have")
+    log_mean: float = chosen(0.7, "base, its image-to-video training; -1.2 in EDM", "mean of ln sigma in training")
+    log_std: float = chosen(1.6, "base, its image-to-video training; 1.2 in EDM", "its standard deviation")
+    weight: Literal["edm", "epsilon"] = chosen(
+        "edm", "EDM table 1, the framework that the paper names; `epsilon` is eq. 1 to the letter", "of the loss"
+    )
+    sigma_min: float = chosen(0.002, "base and EDM", "lowest noise level of sampling")
+    sigma_max: float = chosen(700.0, "base; 80 in EDM", "highest noise level of sampling")
+    rho: float = chosen(7.0, "base and EDM", "exponent of the schedule")
+    steps: int = chosen(25, "paper section 4.1", "denoising steps")
+
+    def __post_init__(self) -> None:
+        _positive(self, "sigma_data", "log_std", "sigma_min", "rho", "steps")
+        if self.sigma_max <= self.sigma_min:
+            _fail(self, "sigma_max", "not above sigma_min")
+        if self.parametrisation == "svd" and self.sigma_data != 1:
+            _fail(self, "sigma_data", "but svd means 1")
+
+    @classmethod
+    def edm(cls, **changes: Any) -> Self:
+        """EDM's own numbers."""
+        values = {"parametrisation": "edm", "sigma_data": 0.5, "log_mean": -1.2, "log_std": 1.2, "sigma_max": 80.0}
+        return replace(cls(**values), **changes)
+
+
+@dataclass(frozen=True)
+class ConditionsConfig:
+    """Time ids, and how often a training clip goes without a condition. The four drops exclude each other."""
+
+    fps: float = chosen(12.5, "released", "first time id: every second frame of 25 fps")
+    motion_bucket: float = chosen(8.0, "released", "second time id")
+    second_bucket: float = chosen(16.0, "released: in the slot of the base's noise augmentation", "third time id")
+    drop_audio: float = chosen(0.05, "paper section 4.1", "clips without audio")
+    drop_image: float = chosen(0.05, "paper section 4.1", "clips without reference portrait")
+    drop_emotion: float = chosen(0.05, "paper section 4.1", "clips without emotion prior")
+    drop_all: float = chosen(0.05, "paper section 4.1", "clips without all three")
+    absent: Literal["zero_inputs", "zero_tokens"] = chosen(
+        "zero_inputs",
+        "released: networks see zero Whisper states and a zero prior",
+        "what stands for a condition that is not there; zero_tokens silences the added attention instead",
+    )
+
+    def __post_init__(self) -> None:
+        _within(self, "drop_audio", "drop_image", "drop_emotion", "drop_all")
+        if self.drop_audio + self.drop_image + self.drop_emotion + self.drop_all > 1:
+            raise ConfigError("the four drops exclude each other and sum to more than 1")
+
+
+@dataclass(frozen=True)
+class GuidanceConfig:
+    """u + reference (r - u) + conditions (f - r), see `guidance`."""
+
+    reference: float = chosen(3.0, "released; sonic 2.0", "weight of the reference portrait")
+    conditions: float = chosen(6.0, "released; sonic 7.5", "weight of audio and emotion on top of it")
+
+
+@dataclass(frozen=True)
+class WindowsConfig:
+    """Long videos."""
+
+    frames: int = chosen(25, "released", "frames that are denoised at once")
+    shift: int = chosen(7, "released", "frames by which windows move from step to step")
+    overlap: int = chosen(0, "ours: not known from the released code; the shift already joins windows", "frames")
+    decode_chunk: int = chosen(14, "released", "latents that are decoded at once")
+    interpolation: Literal["linear", "none"] = chosen(
+        "linear", "ours: the released system runs a learned interpolator (RIFE) from 12.5 to 25 fps", "between frames"
+    )
+
+    def __post_init__(self) -> None:
+        _positive(self, "frames", "decode_chunk")
+        if not 0 <= self.overlap < self.frames:
+            _fail(self, "overlap", "not within 0..frames-1")
+
+
+@dataclass(frozen=True)
+class VaeConfig:
+    """What turns pictures into latents: the base's frozen VAE, or a small one that is trained along."""
+
+    kind: Literal["svd", "tiny"] = chosen("svd", "base", "svd: AutoencoderKLTemporalDecoder, frozen")
+    downsamples: int = chosen(3, "base", "halvings of the grid between picture and latent")
+    channels: int = chosen(128, "base", "width of the first level; tiny: of all")
+    scale: float = chosen(0.18215, "base", "factor on latents that are denoised; tiny measures its own")
+    scaled_reference: bool = chosen(False, "base: its pipeline concatenates unscaled latents", "scale the reference's")
+    kl_weight: float = chosen(1e-4, "ours, tiny only", "of the divergence from a standard normal")
+    momentum: float = chosen(0.05, "ours, tiny only", "of the running standard deviation of latents")
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """The emotion discrimination head (paper eq. 16)."""
+
+    hidden: tuple[int, ...] = chosen((512, 256), "released", "widths between pooled features and classes")
+    classes: int = chosen(
+        len(MEAD_EMOTIONS),
+        "paper: emotion categories, so MEAD's 8; the released head has 22, inferred: 7 in 3 intensities and neutral",
+        "emotions told apart",
+    )
+    weight: float = chosen(0.1, "ours: lambda of eq. 15 is not stated", "lambda; 0 is Table 4, w/o L_cls")
+
+
+@dataclass(frozen=True)
+class DiceTalkConfig:
+    """All of the diffusion part, and the bank that feeds it."""
+
+    unet: UNetConfig = UNetConfig()
+    pose: PoseGuiderConfig = PoseGuiderConfig()
+    audio: AudioTokensConfig = AudioTokensConfig()
+    diffusion: DiffusionConfig = DiffusionConfig()
+    conditions: ConditionsConfig = ConditionsConfig()
+    guidance: GuidanceConfig = GuidanceConfig()
+    windows: WindowsConfig = WindowsConfig()
+    vae: VaeConfig = VaeConfig()
+    head: HeadConfig = HeadConfig()
+    bank: BankConfig = field(default_factory=BankConfig)
+    image_encoder: Literal["clip", "tiny"] = chosen("clip", "base: CLIP ViT-H/14, frozen", "portrait to one token")
+    size: int = chosen(512, "released", "side of a picture, pixels")
+    deterministic_prior: bool = chosen(
+        False, "paper eq. 6; True is Table 4, w/o emotion prior", "train on mu instead of samples"
+    )
+
+    def __post_init__(self) -> None:
+        width = self.unet.cross_attention_dim
+        if self.audio.width != width or self.bank.token_width != width:
+            raise ConfigError(f"tokens have to be {width} wide: audio {self.audio.width}, bank {self.bank.token_width}")
+        if len(self.pose.channels) - 1 != self.vae.downsamples:
+            raise ConfigError("the pose guider has to halve the grid as often as the VAE")
+        if self.size % 2**self.vae.downsamples:
+            raise ConfigError(f"size {self.size} does not divide by {2**self.vae.downsamples}")
+
+    @property
+    def latent_size(self) -> int:
+        """Side of a latent."""
+        return self.size // 2**self.vae.downsamples
+
+    @classmethod
+    def full(cls, **changes: Any) -> Self:
+        """The size of the released system."""
+        return replace(cls(), **changes)
+
+    @classmethod
+    def tiny(cls, **changes: Any) -> Self:
+        """For a CPU: 64-pixel pictures, a VAE that is trained along; reads the same data as `full`."""
+        values: dict[str, Any] = {
+            "unet": UNetConfig(
+                channels=(32, 64), heads=(2, 4), layers_per_block=1, cross_attention_dim=64, time_id_dim=32, frames=8
+            ),
+            "pose": PoseGuiderConfig(channels=(8, 16, 32)),
+            "audio": AudioTokensConfig(hidden=64, tokens=4, width=64),
+            "diffusion": DiffusionConfig.edm(),
+            "windows": WindowsConfig(frames=8, shift=3),
+            "vae": VaeConfig(kind="tiny", downsamples=2, channels=32, scaled_reference=True),
+            "head": HeadConfig(hidden=(32,)),
+            "bank": BankConfig.tiny(),
+            "image_encoder": "tiny",
+            "size": 64,
+        }
+        return replace(cls(**values), **changes)
+
+    def ablated(self, name: str) -> Self:
+        """A row of the paper's Table 4. Raises ConfigError for a name that is not in `ABLATIONS`."""
+        if name not in ABLATIONS:
+            raise ConfigError(f"no ablation {name!r} of DICE-Talk", hint=f"one of: {', '.join(ABLATIONS)}")
+        if name == "without_cls":
+            return replace(self, head=replace(self.head, weight=0.0))
+        if name == "without_prior":
+            return replace(self, deterministic_prior=True)
+        return replace(self, bank=replace(self.bank, mode="none" if name == "without_bank" else "learnable_ca"))
+
+    @classmethod
+    def preset(cls, name: str) -> Self:
+        """`tiny` or `full`. Raises ConfigError for another name."""
+        if name not in PRESETS:
+            raise ConfigError(f"no preset {name!r} of DICE-Talk", hint=f"one of: {', '.join(PRESETS)}")
+        return cls.tiny() if name == "tiny" else cls.full()

@@ -1,0 +1,128 @@
+"""A small VAE and image encoder for preset `tiny`, trained in the same run as the denoiser.
+
+Ours: they stand where the full system has Stable Video Diffusion's VAE and CLIP, so that the whole system can be
+trained and run on a CPU without any downloaded weights. Pictures of 64 to 128 pixels, 4 latent channels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from .denoiser_config import DiceTalkConfig, VaeConfig
+from .embedder import randn
+
+GROUPS = 8
+
+
+class Residual(nn.Module):
+    """x + conv(silu(norm(conv(silu(norm(x)))))), the width kept."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.GroupNorm(GROUPS, width), nn.GroupNorm(GROUPS, width)
+        self.conv1, self.conv2 = nn.Conv2d(width, width, 3, padding=1), nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.conv2(F.silu(self.norm2(self.conv1(F.silu(self.norm1(x))))))
+
+
+class TinyVae(nn.Module):
+    """Pictures (N, 3, H, W) in [-1, 1] to a Gaussian over latents (N, 4, H / 2^k, W / 2^k) and back.
+
+    The denoiser wants latents of a known spread, and while the VAE learns theirs changes: `spread` follows it.
+    """
+
+    spread: torch.Tensor
+
+    def __init__(self, config: VaeConfig, latent_channels: int, target: float) -> None:
+        super().__init__()
+        self.config, self.target, width = config, target, config.channels
+        down = [nn.Sequential(nn.Conv2d(width, width, 3, 2, 1), Residual(width)) for _ in range(config.downsamples)]
+        up = [
+            nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(width, width, 3, padding=1), Residual(width))
+            for _ in range(config.downsamples)
+        ]
+        self.encoder = nn.Sequential(
+            nn.Conv2d(3, width, 3, padding=1), *down, nn.SiLU(), nn.Conv2d(width, 2 * latent_channels, 1)
+        )
+        self.decoder = nn.Sequential(
+            nn.Conv2d(latent_channels, width, 1), *up, nn.SiLU(), nn.Conv2d(width, 3, 3, padding=1)
+        )
+        self.register_buffer("spread", torch.ones(()))
+
+    @property
+    def scale(self) -> torch.Tensor:
+        """The factor that gives latents the standard deviation `target`."""
+        return self.target / self.spread
+
+    def moments(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and log variance of the unscaled latents."""
+        mean, log_variance = self.encoder(pictures).chunk(2, 1)
+        return mean, log_variance.clamp(-20, 10)
+
+    def encode(self, pictures: torch.Tensor, *, scaled: bool = True) -> torch.Tensor:
+        """The latents' mean."""
+        mean, _ = self.moments(pictures)
+        return mean * self.scale if scaled else mean
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Scaled latents to pictures, not clamped."""
+        return self.decoder(latents / self.scale)
+
+    @torch.no_grad()
+    def follow(self, latents: torch.Tensor) -> None:
+        """Moves `spread` towards the standard deviation of unscaled latents."""
+        self.spread.lerp_(latents.std().clamp_min(1e-3), self.config.momentum)
+
+
+def vae_loss(
+    vae: TinyVae, pictures: torch.Tensor, generator: torch.Generator | None
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Mean absolute error of the reconstruction from a sampled latent, and the divergence from a standard normal.
+
+    Args:
+        pictures: (N, 3, H, W) in [-1, 1].
+
+    Returns:
+        reconstruction + kl_weight x kl, and both of them.
+    """
+    mean, log_variance = vae.moments(pictures)
+    latents = mean + (log_variance / 2).exp() * randn(mean, generator)
+    reconstruction = (vae.decoder(latents) - pictures).abs().mean()
+    kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
+    if vae.training:
+        vae.follow(mean.detach())
+    return reconstruction + vae.config.kl_weight * kl, {"reconstruction": reconstruction.detach(), "kl": kl.detach()}
+
+
+class TinyEncoders(nn.Module):
+    """Same methods as `official.FrozenEncoders`. `embed` learns with the denoiser, the VAE from `vae_loss` alone."""
+
+    def __init__(self, config: DiceTalkConfig) -> None:
+        super().__init__()
+        width = config.vae.channels
+        self.vae = TinyVae(config.vae, config.unet.out_channels, config.diffusion.sigma_data)
+        self.image = nn.Sequential(
+            nn.Conv2d(3, width, 5, 4, 2),
+            nn.SiLU(),
+            nn.Conv2d(width, width, 5, 4, 2),
+            nn.SiLU(),
+            nn.AdaptiveAvgPool2d(2),
+        )
+        self.embedding = nn.Linear(4 * width, config.unet.cross_attention_dim)
+
+    @torch.no_grad()
+    def encode(self, pictures: torch.Tensor, *, scaled: bool = True) -> torch.Tensor:
+        """(N, 3, H, W) in [-1, 1] to latents (N, 4, h, w)."""
+        return self.vae.encode(pictures, scaled=scaled)
+
+    @torch.no_grad()
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Scaled latents (T, 4, h, w) to pictures (T, 3, H, W)."""
+        return self.vae.decode(latents)
+
+    def embed(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Portraits (B, 3, H, W) in [-1, 1] to (B, cross_attention_dim)."""
+        return self.embedding(self.image(pictures).flatten(1))
