@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any, Self
 
 import numpy as np
 
 from ..core.counters import Counters
+from ..core.gate import Gate
 from ..core.quiet import without_chatter
 from ..core.weights import weights_store
 
@@ -25,6 +27,12 @@ MAX_FACES = 3
 PATIENCE = 25  # frames, one second
 SAME_FACE_IOU = 0.3
 SCENE_CUT_LEVEL = 40.0  # mean absolute difference of 16x16 thumbnails, 0..255
+
+# MediaPipe declares its C functions anew whenever a landmarker or an image is made, for all threads. A call under way in
+# another thread then reads declarations that are gone (seen as "expected LP_c_char_p instance instead of pointer to
+# MpFaceLandmarkerResultC"). So a landmarker is made while nobody detects, and images are made one at a time.
+_LIBRARY = Gate()
+_IMAGES = Lock()
 
 # What MediaPipe and TensorFlow Lite log at every start.
 _CHATTER = re.compile(rb"[WI]0000 |INFO: Created TensorFlow Lite|WARNING: Logging before InitGoogle")
@@ -93,7 +101,7 @@ class Landmarker:
             output_facial_transformation_matrixes=True,
         )
         self._image = lambda frame: mp.Image(image_format=mp.ImageFormat.SRGB, data=frame)
-        with without_chatter(_CHATTER):
+        with _LIBRARY.alone(), without_chatter(_CHATTER):
             self._detector = vision.FaceLandmarker.create_from_options(options)
         self._counters = counters
 
@@ -101,13 +109,19 @@ class Landmarker:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._detector.close()
+        with _LIBRARY.shared():
+            self._detector.close()
 
     def detect(self, frame: np.ndarray, index: int) -> list[Face]:
         """All faces of frame number `index` (25 fps), uint8 (H, W, 3) RGB, largest first."""
         self._counters.face_detections += 1
-        # MediaPipe reads the buffer as if it had no row padding, so a strided view would be seen as garbage.
-        found = self._detector.detect_for_video(self._image(np.ascontiguousarray(frame)), index * 40)
+        with _LIBRARY.shared():
+            with _IMAGES:
+                # MediaPipe reads the buffer as if it had no row padding, so a strided view would be seen as garbage.
+                image = self._image(np.ascontiguousarray(frame))
+            found = self._detector.detect_for_video(image, index * 40)
+            with _IMAGES:
+                del image
         faces = [_face(found, k, frame.shape) for k in range(len(found.face_landmarks))]
         return sorted(faces, key=lambda face: _area(face.box), reverse=True)
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -66,9 +67,16 @@ def test_one_process_serves_all_threads() -> None:
     assert len({process for process, _ in answers}) == 1
 
 
-def test_it_is_started_late_and_has_its_own_environment() -> None:
+@pytest.fixture
+def ours() -> Callable[[], list[psutil.Process]]:
+    """The processes that were started since the test began; other tests may have left theirs."""
+    before = set(psutil.Process().children())
+    return lambda: [process for process in psutil.Process().children() if process not in before]
+
+
+def test_it_is_started_late_and_has_its_own_environment(ours: Callable[[], list[psutil.Process]]) -> None:
     one = worker(START + "receive(requests); send(answers, np.array([float(os.environ['THREADS'])]))", THREADS="7")
-    assert psutil.Process().children() == []
+    assert ours() == []
     process, answer = ask(one)
     assert answer == 7
     assert "THREADS" not in os.environ
@@ -88,7 +96,9 @@ def test_it_is_started_late_and_has_its_own_environment() -> None:
         ("answers.write(LENGTH.pack(4) + b'junk'); answers.flush(); requests.read()", "is no array"),
     ],
 )
-def test_what_goes_wrong_is_told_and_the_next_question_gets_a_new_process(end: str, told: str, tmp_path: Path) -> None:
+def test_what_goes_wrong_is_told_and_the_next_question_gets_a_new_process(
+    end: str, told: str, tmp_path: Path, ours: Callable[[], list[psutil.Process]]
+) -> None:
     once = tmp_path / "once"
     script = START + f"if not os.path.exists({str(once)!r}):\n    open({str(once)!r}, 'w').close()\n    {end}\n"
     one = worker(script + "else:\n" + "".join(f"    {line}\n" for line in DOUBLE.strip().splitlines()))
@@ -96,7 +106,7 @@ def test_what_goes_wrong_is_told_and_the_next_question_gets_a_new_process(end: s
         ask(one)
     assert told in str(failure.value)
     assert failure.value.reason == "worker_failed"
-    assert psutil.Process().children() == []
+    assert ours() == []
     assert ask(one, 21)[1] == 42
     one.close()
 
@@ -109,11 +119,13 @@ def test_what_goes_wrong_is_told_and_the_next_question_gets_a_new_process(end: s
         ("import time; time.sleep(600)", {"start_s": 0.5}),
     ],
 )
-def test_one_that_hangs_is_killed(script: str, limits: dict[str, float]) -> None:
+def test_one_that_hangs_is_killed(
+    script: str, limits: dict[str, float], ours: Callable[[], list[psutil.Process]]
+) -> None:
     one = worker(script, **limits)
     with pytest.raises(WorkerFailed, match=r"no answer within 0\.5 s"):
         one.ask([np.zeros(1 << 20)])
-    assert psutil.Process().children() == []
+    assert ours() == []
 
 
 def test_status_three_is_a_weight_file_that_cannot_be_used() -> None:
