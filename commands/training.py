@@ -11,7 +11,7 @@ from ..core.terminal import say
 from .base import FOLDER, JSON
 
 
-@click.command(hidden=True)  # until a system is declared
+@click.command()
 @click.argument("system")
 @click.option("--data", type=FOLDER, help="Folder of a build.")
 @click.option("--out", type=FOLDER, help="Gets checkpoints, log.jsonl, samples and train.html.")
@@ -32,11 +32,11 @@ def train(
     prefect: bool,
     as_json: bool,
 ) -> None:
-    """Trains SYSTEM (dice-embedder, dice-talk, mf-etalk) on a build.
+    """Trains SYSTEM on a build: dice-embedder. Of dice-talk there is the --dry-run only.
 
     \b
     talkforge train dice-embedder --data data/mead --out runs/embedder --preset tiny
-    talkforge train mf-etalk --data D --out O --resume --set optimiser.lr=5e-5
+    talkforge train dice-embedder --data data/mead --out runs/embedder --preset tiny --resume --set optimiser.lr=5e-5
     talkforge train dice-talk --preset full --dry-run --json
     """
     if dry_run:

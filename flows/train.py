@@ -159,15 +159,20 @@ def _fit(spec: SystemSpec, settings: TrainConfig, wanted: TrainRun, out: Path) -
 def _prepare(out: Path, wanted: TrainRun, *, resume: bool) -> None:
     """Checks what is in `out`, and writes what will be."""
     path = out / "config.yaml"
-    if path.is_file():
+    if path.is_file() and _begun(out):
         before = TrainRun.load(path)
         if not resume:
             raise InputError(f"{out} holds a training already", hint="go on with --resume, or give another --out")
         _check_same(before, wanted)
-    elif out.is_dir() and any(out.iterdir()):
+    elif out.is_dir() and any(entry != path for entry in out.iterdir()):
         raise InputError(f"{out} holds other files", hint="give an --out that is empty or new")
     (out / "train.json").unlink(missing_ok=True)
     write_text(path, yaml.safe_dump(wanted.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+
+
+def _begun(out: Path) -> bool:
+    """Whether a step was made here: settings alone are left by a training that could not be set up."""
+    return (out / "log.jsonl").is_file() or any((out / "checkpoints").glob("*"))
 
 
 def _check_same(before: TrainRun, wanted: TrainRun) -> None:

@@ -189,3 +189,10 @@ def test_the_page_shows_curves_pictures_and_settings(data: Path, tmp_path: Path)
     rows = {row.text.strip() for row in page.all("tr")}
     assert {"optimiser.lr0.01", f"steps{TINY['steps']}"} <= rows
     assert not re.search(r"(?:src|href)=\"(?!data:|#)", text)
+
+
+def test_a_training_that_could_not_be_set_up_leaves_the_folder_free(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "config.yaml").write_text("system: toy\n", encoding="utf-8")
+    assert flow.train("toy", data, out, "tiny", ["steps=2"]).steps == 2
