@@ -8,7 +8,7 @@ from threading import Condition
 
 
 class Gate:
-    """Many users at a time, or one who is alone. Who wants to be alone waits for those inside and keeps new ones out."""
+    """Many users at a time, or one who is alone: that one waits for those inside, and keeps new ones out."""
 
     def __init__(self) -> None:
         self._changed = Condition()

@@ -28,9 +28,9 @@ PATIENCE = 25  # frames, one second
 SAME_FACE_IOU = 0.3
 SCENE_CUT_LEVEL = 40.0  # mean absolute difference of 16x16 thumbnails, 0..255
 
-# MediaPipe declares its C functions anew whenever a landmarker or an image is made, for all threads. A call under way in
-# another thread then reads declarations that are gone (seen as "expected LP_c_char_p instance instead of pointer to
-# MpFaceLandmarkerResultC"). So a landmarker is made while nobody detects, and images are made one at a time.
+# MediaPipe declares its C functions anew whenever a landmarker or an image is made, for all threads. A call under way
+# in another thread then reads declarations that are gone (seen once, as "expected LP_c_char_p instance instead of
+# pointer to MpFaceLandmarkerResultC"). So a landmarker is made while nobody detects, and images one at a time.
 _LIBRARY = Gate()
 _IMAGES = Lock()
 
