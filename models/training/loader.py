@@ -37,7 +37,7 @@ class Loader:
     """Collated batches of an epoch; see `system.Batches`.
 
     Args:
-        rows: where a key becomes a row; pickled when workers are spawned.
+        rows: where a key becomes a row; pickled for workers.
         sampler: gives lists of keys.
         collate: rows -> batch, such as `datasets.shards.stack`.
         workers: processes that read; 0 reads in this one.
@@ -71,6 +71,8 @@ class Loader:
             generator=generator,
             pin_memory=self.pin,
             worker_init_fn=_leave_signals,
+            # A fork copies the locks that other threads of this process hold; workers of a clean server have none.
+            multiprocessing_context="forkserver" if self.workers else None,
         )
         return iter(loader)
 

@@ -15,7 +15,7 @@ from talkforge.models.training.feed import Feed, to_device
 from talkforge.models.training.loader import Loader
 from talkforge.models.training.optimiser import build_optimiser, clip_gradients, rate_factor, set_rate, trainable
 from talkforge.models.training.system import SystemSpec
-from talkforge.tests.models.toy_training import Clips, Endless, loader
+from talkforge.tests.models.toy_training import Draws, Endless, loader
 from torch import nn
 
 
@@ -166,10 +166,6 @@ def test_a_loader_draws_nothing_from_the_training_s_generator() -> None:
 
 
 def test_workers_draw_apart_from_epoch_to_epoch_and_alike_in_each_run() -> None:
-    class Draws(Clips):
-        def __getitem__(self, key: Any) -> Any:
-            return torch.randn(1)
-
     def draws(epoch: int) -> list[float]:
         made = loader(workers=1)
         one = Loader(Draws(), made.sampler, torch.stack, workers=1)

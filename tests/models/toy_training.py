@@ -51,6 +51,13 @@ class Clips:
         return {"clip_id": f"toy/{clip}", "n_frames": frames, "frames": whole, "target": float(whole[:, 0].mean())}
 
 
+class Draws:
+    """A number of torch's own generator for each key: what a worker draws by itself."""
+
+    def __getitem__(self, key: Any) -> torch.Tensor:
+        return torch.randn(1)
+
+
 def loader(clips: Clips | None = None, *, workers: int = 0, seed: int = 0, size: int = 4) -> Loader:
     """Random windows of equal length."""
     clips = clips or Clips()
