@@ -131,7 +131,7 @@ def many_clips(folder: Path) -> None:
     )
     command = [sys.executable, __file__, "again", json.dumps({**settings, **places}, default=str)]
     print(subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip())
-    more = build(BuildConfig(**settings, **places, extractors=[*default_extractors(), "face-quality"]))
+    more = build(BuildConfig(**settings, **places, extractors=[*default_extractors(), "landmarks68-mediapipe"]))
     print(f"one extractor added: counters {more.counters.as_dict()}")
 
 

@@ -214,7 +214,7 @@ def _task_runner(runner: RunnerName, workers: int, address: str | None) -> Any:
 
 
 def _dask(workers: int, address: str | None) -> Any:
-    from prefect_dask.task_runners import DaskTaskRunner
+    from prefect_dask.task_runners import DaskTaskRunner  # pyright: ignore[reportMissingImports]
 
     logging.getLogger("distributed").setLevel(logging.WARNING)  # Prefect lets the whole talk of its processes through
     if address is not None:
@@ -232,8 +232,8 @@ def _ray(workers: int, address: str | None) -> Any:
         settings |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     for name, value in settings.items():
         os.environ.setdefault(name, value)
-    import ray  # noqa: F401  (prefect_ray imports it only when the flow starts)
-    from prefect_ray import RayTaskRunner
+    import ray  # noqa: F401  (prefect_ray imports it only when the flow starts)  # pyright: ignore[reportMissingImports]
+    from prefect_ray import RayTaskRunner  # pyright: ignore[reportMissingImports]
 
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     if address is not None:

@@ -93,9 +93,9 @@ class Model:
 
         torch.set_num_threads(threads)
         self._library = import_beside_missing_libraries()
-        from feat.pretrained import AU_LANDMARK_MAP
-        from feat.utils.image_operations import HOGLayer
-        from feat.version import __version__
+        from feat.pretrained import AU_LANDMARK_MAP  # pyright: ignore[reportMissingImports]
+        from feat.utils.image_operations import HOGLayer  # pyright: ignore[reportMissingImports]
+        from feat.version import __version__  # pyright: ignore[reportMissingImports]
 
         self.version: str = __version__
         self.units: list[str] = list(AU_LANDMARK_MAP["Feat"])
@@ -123,8 +123,8 @@ class Model:
     def _face(self, picture: np.ndarray, box: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         """Histograms (1, 5408) and the aligned face's landmarks (68, 2)."""
         import torch
-        from feat.utils.face_mask import extract_hog_features_batched
-        from feat.utils.image_operations import extract_face_from_bbox_torch
+        from feat.utils.face_mask import extract_hog_features_batched  # pyright: ignore[reportMissingImports]
+        from feat.utils.image_operations import extract_face_from_bbox_torch  # pyright: ignore[reportMissingImports]
         from scipy.spatial import QhullError
 
         frame = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255
@@ -140,7 +140,7 @@ class Model:
 
 def _landmark_network(path: Path) -> Any:
     import torch
-    from feat.landmark_detectors.mobilefacenet_test import MobileFaceNet
+    from feat.landmark_detectors.mobilefacenet_test import MobileFaceNet  # pyright: ignore[reportMissingImports]
 
     from ..models.loading import load_strict
 
@@ -153,15 +153,15 @@ def _landmark_network(path: Path) -> Any:
 
 def _check_names(path: Path) -> None:
     """Before anything is loaded. Raises WeightsError when the file is made of more than what is allowed."""
-    from skops.io import get_untrusted_types
+    from skops.io import get_untrusted_types  # pyright: ignore[reportMissingImports]
 
     if foreign := sorted(set(get_untrusted_types(file=path)) - ALLOWED):
         raise WeightsError(f"{path.name} names {', '.join(foreign)}, which is not on the allow-list")
 
 
 def _classifiers(path: Path, threads: int) -> Any:
-    from feat.au_detectors.StatLearning.SL_test import XGBClassifier
-    from skops.io import load
+    from feat.au_detectors.StatLearning.SL_test import XGBClassifier  # pyright: ignore[reportMissingImports]
+    from skops.io import load  # pyright: ignore[reportMissingImports]
 
     loaded = load(path, trusted=sorted(ALLOWED))
     classifiers: Any = getattr(loaded, "classifiers", None)
