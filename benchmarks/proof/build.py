@@ -94,7 +94,7 @@ def main() -> None:
             out = options.folder / variant / dataset
             if variant == "killed":
                 line = command(trees, dataset, out, VARIANTS["two-workers"])
-                codes = list(killed(line, options.kills, took / 6 + 2, random.Random(0)))
+                codes = list(killed(line, options.kills, min(took / 6 + 2, 6.0), random.Random(0)))
                 note = f"{codes.count(-signal.SIGKILL)} of {len(codes)} runs ended by SIGKILL"
             else:
                 note = f"{finish(command(trees, dataset, out, VARIANTS[variant])):.0f} s"
