@@ -53,7 +53,7 @@ from talkforge.benchmarks.lse import cpu_seconds, peak_memory
 from talkforge.benchmarks.proof.peers import PEERS
 from talkforge.core import weights
 from talkforge.core.counters import Counters
-from talkforge.core.records import file_sha256
+from talkforge.core.hashing import file_sha256
 from talkforge.datasets.encode import reencode_clip
 from talkforge.datasets.samples import cut_samples
 from talkforge.datasets.video import FPS

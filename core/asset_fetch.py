@@ -13,9 +13,10 @@ from urllib.parse import urlsplit
 import httpx
 
 from .archives import copy_bounded, open_member
-from .asset_files import Progress, file_sha256, locked, storage_errors
+from .asset_files import Progress, locked, storage_errors
 from .assets import ArchiveMember, ArchiveSource, AssetSpec, JoinedSource, LocalSource, Source, UrlSource
 from .errors import WeightsCorrupt, WeightsError, WeightsMissing
+from .hashing import file_sha256
 from .index import IndexSettings, PackageIndex
 from .shards import TEMP_PREFIX, atomic_path
 from .transfer import Download, Offline, Unreachable, ca_file, http_client

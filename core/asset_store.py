@@ -15,9 +15,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .asset_files import Progress, StorageFailed, file_sha256, is_offline, locked, silent, storage_errors
+from .asset_files import Progress, StorageFailed, is_offline, locked, silent, storage_errors
 from .assets import AssetSpec, AssetStatus, Catalogue, check_preset
 from .errors import InputError, TalkForgeError, WeightsCorrupt, WeightsError, WeightsMissing
+from .hashing import file_sha256
 from .registry import did_you_mean
 from .shards import atomic_path, write_json
 from .unpickle import convert_flat_pickle

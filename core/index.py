@@ -20,8 +20,8 @@ from urllib.request import url2pathname
 
 import httpx
 
-from .asset_files import file_sha256
 from .errors import WeightsError
+from .hashing import file_sha256
 from .transfer import DownloadFailed, Offline, check, patiently, redact
 
 ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.8, text/html;q=0.5"

@@ -102,9 +102,3 @@ def _safe_part(part: str) -> str:
     if clean == part and clean:
         return clean
     return f"{clean or 'clip'}-{hashlib.sha256(part.encode('utf-8', 'surrogateescape')).hexdigest()[:6]}"
-
-
-def file_sha256(path: Path) -> str:
-    """sha256 of a file's bytes, read in blocks."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

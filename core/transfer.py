@@ -17,8 +17,9 @@ from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 
-from .asset_files import Progress, file_sha256, silent, storage_errors
+from .asset_files import Progress, silent, storage_errors
 from .errors import WeightsCorrupt, WeightsError
+from .hashing import file_sha256
 from .shards import fsync_folder
 
 RETRIES = 5

@@ -10,7 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from ..core.config import digest
-from ..core.records import CLIP_SCHEMA, Clip, file_sha256
+from ..core.hashing import file_sha256
+from ..core.records import CLIP_SCHEMA, Clip
 from ..core.shards import atomic_folder, write_json, write_table
 from ..core.weights import samples_store
 from .encode import reencode_clip

@@ -18,9 +18,9 @@ import pyarrow as pa
 
 from ..core.config import digest
 from ..core.errors import InputError
+from ..core.hashing import file_sha256
 from ..core.lock import owned
 from ..core.provenance import environment, now, version
-from ..core.records import file_sha256
 from ..core.shards import write_json, write_table, write_text
 from ..metrics.audit import Finding, LevelScore, judge
 from ..metrics.base import MetricSpec

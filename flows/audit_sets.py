@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..core.config import digest
 from ..core.errors import ConfigError, InputError, MissingPackage, TalkForgeError, WeightsError
-from ..core.records import file_sha256
+from ..core.hashing import file_sha256
 from ..core.shards import write_json
 from ..datasets.folder import MediaFile, scan_folder
 from ..datasets.video import FPS, probe

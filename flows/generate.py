@@ -10,8 +10,8 @@ from typing import Any
 
 from ..core.config import Config, digest, read_yaml, validate
 from ..core.errors import InputError, TalkForgeError, WeightsError
+from ..core.hashing import file_sha256
 from ..core.lock import owned
-from ..core.records import file_sha256
 from ..core.registry import resolve
 from ..core.shards import write_json
 from ..datasets.folder import scan_folder

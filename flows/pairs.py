@@ -9,7 +9,7 @@ from typing import Any
 
 from ..core.config import digest
 from ..core.errors import InputError, MediaError, MediaNotFound
-from ..core.records import file_sha256
+from ..core.hashing import file_sha256
 from ..datasets.audio import has_audio
 from ..datasets.folder import FolderScan, MediaFile, scan_folder
 from ..datasets.labels import labels_of_name

@@ -7,12 +7,10 @@ K shows the middle of the k-th K-th of the clip, so that what is seen stands abo
 from __future__ import annotations
 
 import base64
-import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from ..core.records import Reject
 from .charts import BOX_HEIGHT, BOX_WIDTH, Scale, Series, TimeChart, scale_over, time_chart
@@ -24,7 +22,6 @@ from .view import Curve
 MOST_REJECTS = 200  # listed one by one; the table of reasons counts all
 EXAMPLES = 3
 MOST_BINS, FEWEST_BINS = 24, 6
-_CSS = Path(__file__).parent / "templates" / "dataset.css"
 
 
 def dataset_page(view: DatasetView) -> str:
@@ -32,7 +29,6 @@ def dataset_page(view: DatasetView) -> str:
     return render_page(
         "dataset.html",
         view=view,
-        extra_hash=_hash(_CSS.read_text(encoding="utf-8").removesuffix("\n")),
         summary=summary(view),
         notes=notes(view),
         emotions=emotions(view),
@@ -49,10 +45,6 @@ def dataset_page(view: DatasetView) -> str:
         duration=duration,
         clips=clips,
     )
-
-
-def _hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
 
 
 def duration(seconds: float | None) -> str:

@@ -56,11 +56,19 @@ def render_html(run: RunView, *, max_strip_bytes: int = MAX_STRIP_BYTES) -> str:
 
 
 def render_page(template: str, **context: Any) -> str:
-    """Renders a page template with its style and script pinned by hash."""
+    """Renders a page template with its styles and script pinned by hash.
+
+    A style sheet of the template's own name ("audit.css" of "audit.html") follows the common one.
+    """
     environment = _environment()
-    hashes = {name: _csp_hash(environment.get_template(name).render()) for name in ("style.css", "script.js")}
-    page = environment.get_template(template)
-    return page.render(style_hash=hashes["style.css"], script_hash=hashes["script.js"], **context)
+    names = ["style.css", str(Path(template).with_suffix(".css"))]
+    styles = [environment.get_template(name).render() for name in names if (_TEMPLATES / name).is_file()]
+    pinned = {
+        "styles": [Markup(text) for text in styles],
+        "style_hashes": [_csp_hash(text) for text in styles],
+        "script_hash": _csp_hash(environment.get_template("script.js").render()),
+    }
+    return environment.get_template(template).render(**pinned, **context)
 
 
 def _drilldowns(rows: list[ClipRow], budget: int) -> list[Drilldown]:

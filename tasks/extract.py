@@ -21,8 +21,8 @@ from ..core.clock import StageClock
 from ..core.config import digest
 from ..core.counters import Counters
 from ..core.errors import InputError, MediaError, NoFace, TalkForgeError, TooShort
+from ..core.hashing import file_sha256
 from ..core.memory import release_freed
-from ..core.records import file_sha256
 from ..core.registry import resolve
 from ..datasets.audio import SAMPLES_PER_FRAME, read_audio
 from ..datasets.containers import printable

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ..core.asset_files import file_sha256
 from ..core.errors import MissingPackage, WeightsCorrupt
+from ..core.hashing import file_sha256
 from ..datasets.audio import SAMPLE_RATE, SAMPLES_PER_FRAME
 from .extractor import ExtractorSpec, series
 from .sound_only import SoundOnly

@@ -11,11 +11,9 @@ MobileFaceNet's 68 landmarks on that, its aligned and masked face with histogram
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Iterator
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO
@@ -23,6 +21,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..core.errors import WeightsError
+from ..core.torchvision_guard import forget, make_torchvision_importable
 from .npy_worker import EXIT_WEIGHTS, BadMessage, receive, send
 
 SIZE = 112  # pixels of a cut face
@@ -38,41 +37,19 @@ ALLOWED = frozenset(
 )
 
 
-def _forget(package: str) -> None:
-    """Removes what a failed import left behind."""
-    for name in [name for name in sys.modules if name.split(".")[0] == package]:
-        del sys.modules[name]
-
-
-def import_beside_missing_libraries() -> Any:
+def import_beside_missing_libraries() -> None:
     """Makes py-feat importable where compiled parts that it does not need here fail to load.
 
-    torchvision's operators do not load beside every build of torch, and its Python files fail to import because the
-    operators have no schema: empty schemas are enough. torchcodec wants the system's FFmpeg: no video is read here.
-
-    Returns:
-        What must stay alive for the schemas to stay defined.
+    Beside torchvision's operators that is torchcodec, which wants the system's FFmpeg: no video is read here.
     """
-    import torch
-
-    library = None
-    try:
-        import_module("torchvision")
-    except RuntimeError:
-        _forget("torchvision")
-        found = find_spec("torchvision")
-        text = Path(found.origin if found and found.origin else "").with_name("_meta_registrations.py").read_text()
-        library = torch.library.Library("torchvision", "FRAGMENT")
-        for name in re.findall(r'register_(?:meta|fake)[(]"(?:torchvision::)?([a-z0-9_]+)"', text):
-            library.define(name + "() -> ()")
+    make_torchvision_importable()
     try:
         import_module("torchcodec")
     except (ImportError, RuntimeError, OSError):
-        _forget("torchcodec")
+        forget("torchcodec")
         package, decoders = ModuleType("torchcodec"), ModuleType("torchcodec.decoders")
         vars(package)["decoders"], vars(decoders)["VideoDecoder"] = decoders, None
         sys.modules |= {"torchcodec": package, "torchcodec.decoders": decoders}
-    return library
 
 
 class Model:
@@ -92,7 +69,7 @@ class Model:
         import torch
 
         torch.set_num_threads(threads)
-        self._library = import_beside_missing_libraries()
+        import_beside_missing_libraries()
         from feat.pretrained import AU_LANDMARK_MAP  # pyright: ignore[reportMissingImports]
         from feat.utils.image_operations import HOGLayer  # pyright: ignore[reportMissingImports]
         from feat.version import __version__  # pyright: ignore[reportMissingImports]

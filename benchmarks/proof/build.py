@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from talkforge.core.records import file_sha256
+from talkforge.core.hashing import file_sha256
 
 sys.path.insert(0, str(Path(__file__).parent))
 from trees import lay_all

@@ -24,6 +24,7 @@ import torch
 from talkforge.benchmarks.frechet import peer, peer_distance
 from talkforge.core.counters import Counters
 from talkforge.core.landmarks import landmarks_68
+from talkforge.core.torchvision_guard import make_torchvision_importable
 from talkforge.core.weights import weights_store
 from talkforge.datasets.video import open_video, resample
 from talkforge.metrics.emo_score import EMOTIONS
@@ -35,7 +36,6 @@ from talkforge.tasks.extract_emotion import FER, cut_grey, fer_square
 from talkforge.tasks.extract_i3d import WINDOW
 from talkforge.tasks.extract_identity import EVERY, face_chip
 from talkforge.tasks.faces import Face, Landmarker
-from talkforge.tests.models.reference import TORCHVISION
 
 BATCH = 16  # pictures in one pass of the light networks, as ours
 PEER_TRACK = 20  # frames; a track has more of them, as ours has at least 21
@@ -78,8 +78,7 @@ class Fid(Peer):
 
     def __init__(self) -> None:
         super().__init__()
-        self._library: dict[str, Any] = {}  # operators are gone with the object that defined them
-        exec(compile(TORCHVISION, "torchvision", "exec"), self._library)
+        make_torchvision_importable()
         network: Any = importlib.import_module("pytorch_fid.inception")
         weights = weights_store().path("inception-2015-12-05")
         network.load_state_dict_from_url = lambda *_, **__: torch.load(weights, weights_only=True)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from talkforge.core.records import CLIP_SCHEMA, REJECT_SCHEMA, Clip, Reject, file_sha256, reject_table, safe_id
+from talkforge.core.hashing import file_sha256
+from talkforge.core.records import CLIP_SCHEMA, REJECT_SCHEMA, Clip, Reject, reject_table, safe_id
 
 NASTY = [
     "M003/front/angry/level_1/001",

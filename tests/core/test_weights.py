@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from packaging.utils import canonicalize_name, parse_sdist_filename, parse_wheel_filename
 from packaging.version import Version
-from talkforge.core.asset_files import file_sha256
 from talkforge.core.asset_store import AssetStore, list_rows
 from talkforge.core.assets import PRESETS, ArchiveMember, ArchiveSource, AssetSpec, JoinedSource, UrlSource
 from talkforge.core.errors import InputError
+from talkforge.core.hashing import file_sha256
 from talkforge.core.weights import cache_root, samples_store, store_of, weights_store
 
 MEDIA = os.environ.get("TALKFORGE_MEDIA")

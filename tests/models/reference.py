@@ -8,24 +8,14 @@ import sys
 import numpy as np
 import torch
 
-# Prefix of scripts that import torchvision. Its library of compiled operators does not load beside every build of
-# torch, and then its Python files fail to import because the operators have no schema. The networks here use none of
-# them, so empty schemas are enough. In a process of its own, because operators once defined stay defined.
+# Prefix of scripts that import torchvision, each in a process of its own, because operators once defined stay defined.
 TORCHVISION = """
-import re, sys
-from importlib.util import find_spec
+import sys
 from pathlib import Path
 import numpy as np, torch
+from talkforge.core.torchvision_guard import make_torchvision_importable
 
-try:
-    import torchvision
-except RuntimeError:
-    for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-        del sys.modules[name]
-    text = Path(find_spec("torchvision").origin).with_name("_meta_registrations.py").read_text()
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for name in re.findall(r'register_(?:meta|fake)[(]"(?:torchvision::)?([a-z0-9_]+)"', text):
-        library.define(name + "() -> ()")
+make_torchvision_importable()
 """
 
 

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from talkforge.core.errors import WeightsMissing
-from talkforge.core.records import Clip, file_sha256
+from talkforge.core.hashing import file_sha256
+from talkforge.core.records import Clip
 from talkforge.tasks.build_shard import BuildClip, BuildShard, _cut, build_shard, finished_shard
 from talkforge.tasks.extractor import extractors
 from talkforge.tasks.faces import LANDMARKER

@@ -37,7 +37,7 @@ from pathlib import Path
 import numpy as np
 from talkforge.core.errors import WeightsError
 from talkforge.tasks.pyfeat_worker import Model, import_beside_missing_libraries
-library = import_beside_missing_libraries()
+import_beside_missing_libraries()
 import feat.detector, skops.io, torch, xgboost
 from feat.au_detectors.StatLearning.SL_test import XGBClassifier
 from feat.landmark_detectors.mobilefacenet_test import MobileFaceNet

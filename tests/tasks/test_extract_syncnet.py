@@ -11,7 +11,7 @@ import pytest
 import torch
 from talkforge.core.counters import Counters
 from talkforge.core.errors import NoAudioTrack, NoFace, SilentAudio, TooShort
-from talkforge.core.records import file_sha256
+from talkforge.core.hashing import file_sha256
 from talkforge.core.registry import resolve
 from talkforge.core.weights import CONFIGS, weights_store
 from talkforge.datasets.audio import read_audio, write_wav
