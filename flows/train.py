@@ -153,6 +153,7 @@ def _fit(spec: SystemSpec, settings: TrainConfig, wanted: TrainRun, out: Path) -
     if checkpoints_in(trainer.checkpoints):
         trainer.resume()
     trainer.fit()
+    processes.close()
     return trainer.step
 
 

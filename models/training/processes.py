@@ -53,6 +53,9 @@ class Processes:
     def wait(self) -> None:
         """Returns when all processes are here."""
 
+    def close(self) -> None:
+        """Parts from the others, when all are done."""
+
 
 class Accelerated(Processes):
     """One of several processes. Gradients are averaged, so `accelerate` decides where and how they travel."""
@@ -85,6 +88,10 @@ class Accelerated(Processes):
 
     def wait(self) -> None:
         self._accelerator.wait_for_everyone()
+
+    def close(self) -> None:
+        self.wait()  # a process that leaves while another still talks to it aborts
+        torch.distributed.destroy_process_group()
 
 
 def start_processes(device: str) -> Processes:

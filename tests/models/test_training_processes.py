@@ -38,7 +38,7 @@ try:
     trainer(out / "bad", net=nn.Linear(3, 1), batches=Endless(bad), loss=named, device="cpu").fit()
 except TalkForgeError as error:
     (out / f"rank{rank}.txt").write_text(str(error))
-torch.distributed.destroy_process_group()
+made.processes.close()
 """
 DATA = list(torch.randn(8, 5, 3, generator=torch.Generator().manual_seed(0)))
 HOW = {"loss": lambda model, batch: model(batch).square().mean() + 1, "device": "cpu", "accumulate": 2}
