@@ -113,11 +113,18 @@ def benchmark(real: str, methods: str, out: Path, strict: bool, **options: Any) 
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, type=FOLDER)
-@click.option("--out", type=FOLDER, required=True, help="Gets index.html and leaderboard.md.")
+@click.argument("runs", nargs=-1, type=FOLDER)
+@click.option("--out", type=FOLDER, required=True, help="Gets index.html and leaderboard.md; see above for more.")
 def leaderboard(runs: tuple[Path, ...], out: Path) -> None:
-    """One comparison page over finished evaluations (RUNS: their --out folders)."""
-    from ..flows.benchmark import read_run, write_comparison
+    """One comparison page over finished evaluations (RUNS: their --out folders).
 
-    write_comparison(out, [read_run(run) for run in runs])
+    Without RUNS: the tables that papers published, also as leaderboard.tex, .csv and .json. Their protocol is unstated,
+    so they stand by themselves, each with its source.
+    """
+    from ..flows.benchmark import read_run, write_comparison, write_published
+
+    if runs:
+        write_comparison(out, [read_run(run) for run in runs])
+    else:
+        write_published(out)
     say(f"comparison: {out / 'index.html'}")

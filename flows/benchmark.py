@@ -8,8 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.errors import InputError
-from ..core.shards import write_text
+from ..core.shards import write_json, write_text
 from ..reports.comparison import render_comparison_html, render_comparison_markdown
+from ..reports.published import PROTOCOL, load_published
+from ..reports.published_page import (
+    published_json,
+    render_published_csv,
+    render_published_html,
+    render_published_latex,
+    render_published_markdown,
+)
 from ..tasks.methods import TestItem
 from ..tasks.methods import methods as method_registry
 from .engine import run
@@ -17,7 +25,13 @@ from .evaluate import EvalConfig, Outcome, current, evaluate, read_results
 from .generate import Generated, generate, is_current, items_from_clips
 
 VIDEOS = "_videos"
-PAGE_MARKS = ('content="TalkForge"', "# Comparison of methods")
+PAGE_MARKS = ('content="TalkForge"', "# Comparison of methods", PROTOCOL)
+PUBLISHED = {
+    "index.html": render_published_html,
+    "leaderboard.md": render_published_markdown,
+    "leaderboard.tex": render_published_latex,
+    "leaderboard.csv": render_published_csv,
+}
 
 
 @dataclass(frozen=True)
@@ -88,6 +102,16 @@ def write_comparison(out: Path, outcomes: Sequence[Outcome]) -> None:
     runs = [one.results for one in outcomes]
     write_text(out / "index.html", render_comparison_html(runs, links))
     write_text(out / "leaderboard.md", render_comparison_markdown(runs, links))
+
+
+def write_published(out: Path) -> None:
+    """Writes the published tables as a page, its Markdown twin, LaTeX, CSV and JSON."""
+    tables = load_published()
+    for name in (*PUBLISHED, "leaderboard.json"):
+        check_page(out / name)
+    for name, render in PUBLISHED.items():
+        write_text(out / name, render(tables))
+    write_json(out / "leaderboard.json", published_json(tables))
 
 
 def check_page(path: Path) -> None:
