@@ -17,7 +17,8 @@ import numpy as np
 
 from ..core.errors import InputError, TalkForgeError
 from ..core.registry import Registry
-from .frechet import frechet_distance, split_half
+from .clip_rows import ClipRows, FirstReading
+from .frechet import clips_distance, split_half
 from .intervals import bootstrap_mean, frechet_bootstrap
 
 
@@ -246,6 +247,19 @@ class ClipMetric:
 
 
 @dataclass(frozen=True)
+class Collected:
+    """What a set-wise metric works on: the score of every pair, and the rows of the complete ones."""
+
+    clips: list[ClipScore]
+    generated: ClipRows
+    real: ClipRows
+
+    def without_value(self, reason: str) -> Score:
+        """No number: for want of complete pairs, for which they say why, or for the reason given."""
+        return Score(None, None, None, self.clips, reason=reason if self.real else main_reason(self.clips) or reason)
+
+
+@dataclass(frozen=True)
 class FrechetMetric:
     """Fréchet distance between the feature rows of both sides, clips weighted by how many samples they give.
 
@@ -259,25 +273,36 @@ class FrechetMetric:
 
     def score(self, pairs: Sequence[Pair], settings: Settings) -> Score:
         """The distance over complete pairs, recentred bootstrap over pairs, split-half of the real clips."""
-        checked = [(pair, usable(pair, self.spec)) for pair in pairs]
-        whole = [pair for pair, rejected in checked if rejected is None]
-        real = [self._rows(pair.real) for pair in whole]
-        generated = [self._rows(pair.generated) for pair in whole]
-        clips = iter([self._clip(*triple) for triple in zip(whole, generated, real, strict=True)])
-        scores = [rejected or next(clips) for _, rejected in checked]
-        n_real, n_generated = sum(map(len, real)), sum(map(len, generated))
-        if min(n_real, n_generated) < 2:
-            return Score(
-                None, None, None, scores, reason="too_few_samples" if whole or not scores else main_reason(scores)
-            )
-        value = frechet_distance(np.concatenate(generated), np.concatenate(real))
-        interval = frechet_bootstrap(real, generated, n=settings.frechet_bootstrap, seed=settings.seed)
-        halves = split_half(real, seed=settings.seed)
-        return Score(value, interval, halves, scores, notes=self._notes(n_generated, n_real, real[0].shape[1]))
+        found = self._collect(pairs)
+        generated, real = found.generated, found.real
+        if min(real.total, generated.total) < 2:
+            return found.without_value("too_few_samples")
+        value = clips_distance(generated, real)
+        n, seed = settings.frechet_bootstrap, settings.seed
+        interval = frechet_bootstrap(real, generated, n=n, seed=seed, estimate=value)
+        halves = split_half(real, seed=seed)
+        return Score(value, interval, halves, found.clips, notes=self._notes(generated.total, real.total, real.dim))
 
-    def groups(self, pairs: Sequence[Pair]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """The (N_i, D) rows of complete pairs: the generated clips', and the real ones'."""
-        return [self._rows(pair.generated) for pair in pairs], [self._rows(pair.real) for pair in pairs]
+    def groups(self, pairs: Sequence[Pair]) -> tuple[ClipRows, ClipRows]:
+        """The (N_i, D) rows of complete pairs, read when asked for: the generated clips', and the real ones'."""
+        return self._read(pairs, lambda *_: None)
+
+    def _collect(self, pairs: Sequence[Pair]) -> Collected:
+        checked = [(pair, usable(pair, self.spec)) for pair in pairs]
+        whole, scored = [pair for pair, rejected in checked if rejected is None], []
+        generated, real = self._read(whole, lambda *triple: scored.append(self._clip(*triple)))
+        clips = iter(scored)
+        return Collected([rejected or next(clips) for _, rejected in checked], generated, real)
+
+    def _read(
+        self, pairs: Sequence[Pair], see: Callable[[Pair, np.ndarray, np.ndarray], None]
+    ) -> tuple[ClipRows, ClipRows]:
+        """Goes once through the pairs and shows each with its generated and its real rows."""
+        generated = FirstReading(lambda k: self._rows(pairs[k].generated))
+        real = FirstReading(lambda k: self._rows(pairs[k].real))
+        for pair in pairs:
+            see(pair, generated.next(), real.next())
+        return generated.clips(), real.clips()
 
     def _rows(self, features: Features | None) -> np.ndarray:
         if features is None:
@@ -286,7 +311,8 @@ class FrechetMetric:
 
     def _clip(self, pair: Pair, generated: np.ndarray, real: np.ndarray) -> ClipScore:
         """Distance between the clip's mean features: not a Fréchet distance, a hint where to look."""
-        gap = float(np.linalg.norm(generated.mean(axis=0) - real.mean(axis=0)))
+        means = [rows.mean(axis=0, dtype=np.float64) for rows in (generated, real)]  # stored in half precision
+        gap = float(np.linalg.norm(means[0] - means[1]))
         return ClipScore(pair.clip_id, gap, samples=len(generated))
 
     def _notes(self, n_generated: int, n_real: int, width: int) -> tuple[str, ...]:

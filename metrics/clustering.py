@@ -36,11 +36,13 @@ from .frame_pairs import seen
 from .intervals import LEVELS, Interval
 
 FEWEST, FEWEST_TO_DRAW = 2, 3  # clips of a class
+DISTINCT = 2  # clips of a class in every draw: one alone has no spread
 MIN_CLASSES = 2
 TINY = 1e-9  # of the distance between classes: one within them below that is rounding of equal vectors
 
 Found = np.ndarray | tuple[str, str]  # a clip's vector, or (reason, message)
 Place = tuple[str | None, str | None]  # identity, emotion
+Weights = Mapping[Place, np.ndarray]  # how often each clip of a class counts
 
 
 @dataclass(frozen=True)
@@ -150,28 +152,42 @@ class Speakers:
     by_name: Mapping[str, Speaker]
     definition: Definition
 
-    def strengths(self, rng: np.random.Generator | None = None) -> list[tuple[str, str, float]]:
-        """(speaker, emotion, strength) of all clips, or of clips drawn again."""
+    def sizes(self) -> dict[Place, int]:
+        """Number of clips of each class."""
+        return {(name, e): len(one.rows) for name, classes in self.by_name.items() for e, one in classes.items()}
+
+    @property
+    def drawable(self) -> bool:
+        """Whether every class is large enough to be drawn again."""
+        return min(self.sizes().values(), default=0) >= FEWEST_TO_DRAW
+
+    def drawn(self, rng: np.random.Generator) -> Weights:
+        """How often each clip is drawn, within its class."""
+        return {place: _draw(count, rng) for place, count in self.sizes().items()}
+
+    def strengths(self, weights: Weights | None = None) -> list[tuple[str, str, float]]:
+        """(speaker, emotion, strength) of all clips, or of clips that count as often as `weights` says."""
+        if weights is None:
+            weights = {place: np.ones(count) for place, count in self.sizes().items()}
         found = []
         for name, classes in self.by_name.items():
-            weights = [_weights(len(cluster.rows), rng) for cluster in classes.values()]
-            strengths = self.definition.strengths([*classes.values()], weights)
+            strengths = self.definition.strengths([*classes.values()], [weights[name, e] for e in classes])
             found += [(name, emotion, float(s)) for emotion, s in zip(classes, strengths, strict=True)]
         return found
 
-    def value(self, rng: np.random.Generator | None = None) -> float:
+    def value(self, weights: Weights | None = None) -> float:
         """Mean over speakers of the mean over emotions, NaN where one is undefined."""
         per_speaker: dict[str, list[float]] = defaultdict(list)
-        for name, _, strength in self.strengths(rng):
+        for name, _, strength in self.strengths(weights):
             per_speaker[name].append(strength)
         return float(np.mean([np.mean(own) for own in per_speaker.values()]))
 
     def interval(self, settings: Settings) -> Interval | None:
         """Recentred bootstrap over clips within their classes; as dear as a Fréchet distance's, with as many draws."""
-        if any(len(one.rows) < FEWEST_TO_DRAW for classes in self.by_name.values() for one in classes.values()):
+        if not self.drawable:
             return None
         rng, value = np.random.default_rng(settings.seed), self.value()
-        drawn = np.array([self.value(rng) for _ in range(settings.frechet_bootstrap)])
+        drawn = np.array([self.value(self.drawn(rng)) for _ in range(settings.frechet_bootstrap)])
         drawn = drawn[~np.isnan(drawn)]
         if 2 * len(drawn) < settings.frechet_bootstrap:  # classes of nearly equal clips
             return None
@@ -179,13 +195,11 @@ class Speakers:
         return max(0.0, float(min(value + low - middle, value))), float(max(value + high - middle, value))
 
 
-def _weights(count: int, rng: np.random.Generator | None) -> np.ndarray:
-    """How often each of `count` clips counts: once, or as often as it was drawn."""
-    if rng is None:
-        return np.ones(count)
+def _draw(count: int, rng: np.random.Generator) -> np.ndarray:
+    """How often each of `count` clips is drawn."""
     while True:
         weights = np.bincount(rng.integers(0, count, count), minlength=count).astype(np.float64)
-        if (weights > 0).sum() > 1:
+        if (weights > 0).sum() >= DISTINCT:
             return weights
 
 
@@ -215,6 +229,10 @@ class ClusteringMetric:
             return Score(None, None, None, clips, reason="undetermined", notes=notes)
         scored = [pair for pair, clip in zip(pairs, clips, strict=True) if clip.value is not None]
         return Score(value, speakers.interval(settings), self._real_level(scored), clips, notes=notes)
+
+    def speakers(self, pairs: Sequence[Pair]) -> Speakers:
+        """The classes of the generated clips that are large enough; a class's clips are in the order of `pairs`."""
+        return self._speakers(pairs, {pair.clip_id: self._vector(pair, pair.generated) for pair in pairs})[0]
 
     def _real_level(self, pairs: Sequence[Pair]) -> float | None:
         """The real clips' own, when all of them have one."""

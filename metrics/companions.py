@@ -12,16 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..core.errors import InputError
-from .base import ClipScore, FrechetMetric, Pair, Score, Settings, main_reason, usable
+from .base import Collected, FrechetMetric, Pair, Score, Settings
+from .clip_rows import ClipRows
 from .intervals import Interval, frechet_bootstrap
 from .kid import MIN_GROUPS, Extrapolation, extrapolate_frechet
 
-Groups = list[np.ndarray]
-
 # Rows of a side that a kernel distance takes at most: beyond, evenly spaced frames of each clip stand for all.
 MOST_ROWS = 10_000
-# Rows of a kernel matrix held at once.
-ROWS_AT_ONCE = 512
+# Rows of each side that a kernel matrix is formed of at once.
+ROWS_AT_ONCE = 1024
 # Shares of the clips that the line goes through, and draws at each.
 POINTS, REPEATS = 10, 2
 # Of the normal distribution.
@@ -29,28 +28,8 @@ TWO_SIDED_95 = 1.959964
 
 
 @dataclass(frozen=True)
-class Collected:
-    """What a set-wise metric works on: the score of every pair, and the rows of the complete ones."""
-
-    clips: list[ClipScore]
-    generated: Groups
-    real: Groups
-
-    def without_value(self, reason: str) -> Score:
-        """No number: for want of complete pairs, for which they say why, or for the reason given."""
-        return Score(None, None, None, self.clips, reason=reason if self.real else main_reason(self.clips) or reason)
-
-
-@dataclass(frozen=True)
 class SetMetric(FrechetMetric):
     """A `FrechetMetric`'s rows and clip values for another reduction."""
-
-    def _collect(self, pairs: Sequence[Pair]) -> Collected:
-        checked = [(pair, usable(pair, self.spec)) for pair in pairs]
-        whole = [pair for pair, rejected in checked if rejected is None]
-        generated, real = [self._rows(pair.generated) for pair in whole], [self._rows(pair.real) for pair in whole]
-        scored = iter([self._clip(*triple) for triple in zip(whole, generated, real, strict=True)])
-        return Collected([rejected or next(scored) for _, rejected in checked], generated, real)
 
 
 @dataclass(frozen=True)
@@ -61,28 +40,21 @@ class KernelMetric(SetMetric):
         """The distance over complete pairs, recentred bootstrap over pairs, split-half of the real clips."""
         found = self._collect(pairs)
         generated, real = thinned(found.generated), thinned(found.real)
-        if min(_count(generated), _count(real)) < 2:
+        if min(generated.total, real.total) < 2:
             return found.without_value("too_few_samples")
         sums = BlockSums.of(generated, real)
         value = sums.distance(np.ones(len(real)))
         interval = sums.bootstrap(settings.bootstrap, settings.seed)
-        taken = [(side, _count(few), _count(all_)) for side, few, all_ in _sides(found, generated, real)]
+        sides = ("generated", generated, found.generated), ("real", real, found.real)
+        taken = [(side, few.total, all_.total) for side, few, all_ in sides]
         notes = tuple(f"{few} of {all_} {side} frames, evenly spaced" for side, few, all_ in taken if few < all_)
         return Score(value, interval, sums.split_half(settings.seed), found.clips, notes=notes)
 
 
-def _sides(found: Collected, generated: Groups, real: Groups) -> tuple[tuple[str, Groups, Groups], ...]:
-    return ("generated", generated, found.generated), ("real", real, found.real)
-
-
-def _count(groups: Groups) -> int:
-    return sum(map(len, groups))
-
-
-def thinned(groups: Groups, most: int = MOST_ROWS) -> Groups:
+def thinned(groups: Sequence[np.ndarray], most: int = MOST_ROWS) -> ClipRows:
     """The clips' (N_i, D) rows, or evenly spaced ones of each clip where there are more than `most` in all."""
-    step = max(1, -(-_count(groups) // most))
-    return [rows[::step] for rows in groups]
+    clips = ClipRows.of(groups)
+    return clips.every(max(1, -(-clips.total // most)))
 
 
 @dataclass(frozen=True)
@@ -101,23 +73,16 @@ class BlockSums:
     sizes: np.ndarray
 
     @classmethod
-    def of(cls, generated: Groups, real: Groups) -> BlockSums:
+    def of(cls, generated: Sequence[np.ndarray], real: Sequence[np.ndarray]) -> BlockSums:
         """From the clips' (N_i, D) rows, N_i at least 1.
 
         Raises:
             InputError: NaN or infinity among the features, or a clip without rows.
         """
-        if any(len(rows) == 0 or not np.isfinite(rows).all() for rows in (*generated, *real)):
+        x, y = ClipRows.of(generated), ClipRows.of(real)
+        if not all(len(rows) and np.isfinite(rows).all() for side in (x, y) for rows in side):
             raise InputError("clips need features, all of them finite")
-        sizes = np.array([[len(rows) for rows in side] for side in (generated, real)])
-        x, y = (np.concatenate(side).astype(np.float64) for side in (generated, real))
-        sums = [
-            _block_sums(*pair) for pair in (((x, sizes[0]),) * 2, ((y, sizes[1]),) * 2, ((x, sizes[0]), (y, sizes[1])))
-        ]
-        for block, rows, counts in ((sums[0], x, sizes[0]), (sums[1], y, sizes[1])):
-            itself = (np.einsum("ij,ij->i", rows, rows) / rows.shape[1] + 1) ** 3
-            block[np.diag_indices(len(counts))] -= np.add.reduceat(itself, _starts(counts))
-        return cls(sums[0], sums[1], sums[2], sizes)
+        return cls(_others(x), _others(y), _block_sums(x, y), np.array([x.sizes, y.sizes]))
 
     def distance(self, weights: np.ndarray) -> float:
         """The unbiased estimate where the pair of clips k counts weights[k] times; a row never meets its own copy."""
@@ -164,21 +129,27 @@ class BlockSums:
         return float(np.mean(values))
 
 
-def _starts(sizes: np.ndarray) -> np.ndarray:
-    return np.cumsum(sizes) - sizes
+def _others(clips: ClipRows) -> np.ndarray:
+    """Sums of the kernel between the clips of one side, (K, K), but for the pairs of a row with itself."""
+    sums = _block_sums(clips, clips)
+    for k, rows in enumerate(clips):
+        rows = rows.astype(np.float64)
+        sums[k, k] -= float(((np.einsum("ij,ij->i", rows, rows) / clips.dim + 1) ** 3).sum())
+    return sums
 
 
-def _block_sums(left: tuple[np.ndarray, np.ndarray], right: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """Sums of (a . b / D + 1)^3 between clips, (K, L), from each side's rows (N, D) and how many each clip has."""
-    (x, x_sizes), (y, y_sizes) = left, right
-    clip = np.repeat(np.arange(len(x_sizes)), x_sizes)
-    sums = np.zeros((len(x_sizes), len(y_sizes)))
-    for start in range(0, len(x), ROWS_AT_ONCE):
-        part = x[start : start + ROWS_AT_ONCE] @ y.T
-        part /= x.shape[1]
-        part += 1
-        part *= part * part
-        np.add.at(sums, clip[start : start + ROWS_AT_ONCE], np.add.reduceat(part, _starts(y_sizes), axis=1))
+def _block_sums(x: ClipRows, y: ClipRows) -> np.ndarray:
+    """Sums of (a . b / D + 1)^3 between clips, (K, L). Those of `y` are read once for each few rows of `x`."""
+    sums = np.zeros((len(x), len(y)))
+    for left, down in x.pieces(ROWS_AT_ONCE):
+        for right, across in y.pieces(ROWS_AT_ONCE):
+            part = left @ right.T
+            part /= x.dim
+            part += 1
+            part *= part * part
+            # Rows come in the order of their clips, so a clip's are side by side.
+            (clips, starts), (others, firsts) = (np.unique(names, return_index=True) for names in (down, across))
+            sums[np.ix_(clips, others)] += np.add.reduceat(np.add.reduceat(part, starts, axis=0), firsts, axis=1)
     return sums
 
 
@@ -189,20 +160,21 @@ class ExtrapolatedMetric(SetMetric):
     def score(self, pairs: Sequence[Pair], settings: Settings) -> Score:
         """Where the line meets the axis; the interval joins the draw of the clips and the line's own error."""
         found = self._collect(pairs)
-        if min(_count(found.generated), _count(found.real)) < 2:
+        if min(found.generated.total, found.real.total) < 2:
             return found.without_value("too_few_samples")
         line = _line(found.real, found.generated, settings)
         if line is None:
             return found.without_value("too_few_clips")
         plain = float(line.distances[-1])
-        drawn = frechet_bootstrap(found.real, found.generated, n=settings.frechet_bootstrap, seed=settings.seed)
+        n, seed = settings.frechet_bootstrap, settings.seed
+        drawn = frechet_bootstrap(found.real, found.generated, n=n, seed=seed, estimate=plain)
         interval = joined(line, plain, drawn or (plain, plain))
         return Score(
             line.value, interval, _floor(found.real, settings), found.clips, notes=_line_notes(line, plain, found)
         )
 
 
-def _line(real: Groups, generated: Groups, settings: Settings) -> Extrapolation | None:
+def _line(real: ClipRows, generated: ClipRows, settings: Settings) -> Extrapolation | None:
     return extrapolate_frechet(real, generated, points=POINTS, repeats=REPEATS, seed=settings.seed)
 
 
@@ -218,10 +190,10 @@ def joined(line: Extrapolation, plain: float, drawn: Interval) -> Interval:
     return line.value - float(np.hypot(fit, plain - drawn[0])), line.value + float(np.hypot(fit, drawn[1] - plain))
 
 
-def _floor(real: Groups, settings: Settings) -> float | None:
+def _floor(real: ClipRows, settings: Settings) -> float | None:
     """One random half of the real clips against the other, extrapolated; None where a half has too few clips."""
     order = np.random.default_rng(settings.seed).permutation(len(real))
-    halves = [[real[i] for i in part] for part in np.array_split(order, 2)]
+    halves = [real.select(part) for part in np.array_split(order, 2)]
     if min(map(len, halves)) < MIN_GROUPS:
         return None
     line = _line(halves[0], halves[1], settings)
@@ -234,8 +206,8 @@ def _line_notes(line: Extrapolation, plain: float, found: Collected) -> tuple[st
         f"{plain:.6g} at full size; line through {len(line.shares)} shares of the clips, from {line.shares[0]:.2f} on; "
         f"standard error of the extrapolated value from its scatter: {line.error:.3g}"
     ]
-    width = found.real[0].shape[1]
-    fewest = int(line.shares[0] * min(_count(found.generated), _count(found.real)))
+    width = found.real.dim
+    fewest = int(line.shares[0] * min(found.generated.total, found.real.total))
     if fewest < width:
         notes.append(
             f"the smallest parts hold {fewest} samples for {width} dimensions: there the bias does not fall as 1 / N, "

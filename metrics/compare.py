@@ -1,9 +1,10 @@
 """A metric's difference between two methods over the clips that both are scored on, whatever kind of metric it is.
 
 Each kind says what is drawn again: a mean its clips' values, a Fréchet distance the clips' rows, a kernel distance its
-sums between clips, an offset the curves, a score of five means their table, a mean over emotions the clips of each. A
-metric of another kind is scored anew on drawn clips where that is affordable; a clip drawn twice is there twice, and
-what bias that gives cancels or is taken out by recentring. `paired` makes interval and p-value of it.
+sums between clips, an offset the curves, a score of five means their table, a mean over emotions the clips of each, a
+strength of clusters the clips of each speaker's emotions. A metric of another kind is scored anew on drawn clips where
+that is affordable; a clip drawn twice is there twice, and what bias that gives cancels or is taken out by recentring.
+`paired` makes interval and p-value of it.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from ..core.errors import TalkForgeError
 from ..core.mouth_sync import offset
 from .av_sync import FACES, SPEECH, OffsetMetric, moving_correlations
 from .base import Features, FrechetMetric, Metric, MetricSpec, Pair, Score, Settings, usable
+from .clip_rows import ClipRows
+from .clustering import DISTINCT, ClusteringMetric, Place, Speakers
 from .companions import BlockSums, KernelMetric, SetMetric, thinned
 from .emo_score import EmotionMetric
-from .frechet import frechet_distance
+from .frechet import clips_distance
 from .paired import FEWEST, Engine, PairedDifference, paired_frechet, paired_mean, paired_statistic
 from .theval_score import ClosenessMetric, Table, measures
 
@@ -161,13 +164,15 @@ def _drawn(
     *,
     recentred: bool = True,
     strata: Sequence[str] | None = None,
+    distinct: int = 1,
 ) -> Difference:
     """Difference of two statistics of clips that can be drawn again."""
     everything = np.ones(clips, dtype=int)
     a, b = (engine(everything) for engine in engines)
     if not math.isfinite(a - b):
         return _none(NO_COMMON_CLIPS, "no value over the clips that both runs have", clips)
-    paired = paired_statistic(a - b, engines[0], engines[1], clips, n, seed, recentred=recentred, strata=strata)
+    how = {"recentred": recentred, "strata": strata, "distinct": distinct}
+    paired = paired_statistic(a - b, engines[0], engines[1], clips, n, seed, **how)
     return _told(spec, (a, b), paired)
 
 
@@ -175,7 +180,7 @@ def _whole(metric: FrechetMetric, both: Both) -> list[tuple[Pair, Pair]]:
     return [one for one in both if not any(usable(pair, metric.spec) for pair in one)]
 
 
-def _rows(metric: FrechetMetric, both: Both) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
+def _rows(metric: FrechetMetric, both: Both) -> tuple[ClipRows, ClipRows, ClipRows]:
     """The real clips' rows and both methods', clip by clip."""
     generated, real = metric.groups([a for a, _ in both])
     return real, generated, metric.groups([b for _, b in both])[0]
@@ -187,10 +192,10 @@ def _of_rows(metric: FrechetMetric, both: Both, settings: Settings, score: Score
     if not both:
         return _none(NO_COMMON_CLIPS, "no clip has its features in both runs")
     real, a, b = _rows(metric, both)
-    if min(sum(map(len, side)) for side in (real, a, b)) < 2:
+    if min(side.total for side in (real, a, b)) < 2:
         return _none(TOO_FEW_SAMPLES, "a covariance needs two samples a side", len(both))
     paired = paired_frechet(real, a, b, settings.frechet_bootstrap, settings.seed)
-    value = frechet_distance(np.concatenate(a), np.concatenate(real))
+    value = clips_distance(a, real)
     return _told(metric.spec, (value, value - paired.value), paired)
 
 
@@ -206,7 +211,7 @@ def _of_kernels(metric: KernelMetric, both: Both, settings: Settings, score: Sco
     if not both:
         return _none(NO_COMMON_CLIPS, "no clip has its features in both runs")
     real, *sides = (thinned(groups) for groups in _rows(metric, both))
-    if min(sum(map(len, side)) for side in (real, *sides)) < 2:
+    if min(side.total for side in (real, *sides)) < 2:
         return _none(TOO_FEW_SAMPLES, "a mean over pairs of samples needs two a side", len(both))
     engines = [_kernel(BlockSums.of(side, real)) for side in sides]
     return _drawn(metric.spec, engines, len(both), settings.bootstrap, settings.seed)
@@ -283,3 +288,34 @@ def _of_emotions(metric: EmotionMetric, both: Both, settings: Settings, score: S
 def _emotions(values: np.ndarray, labels: np.ndarray) -> Engine:
     groups = [labels == name for name in np.unique(labels)]
     return lambda counts: float(np.mean([counts[one] @ values[one] / counts[one].sum() for one in groups]))
+
+
+@_compared.register(ClusteringMetric)
+def _of_classes(metric: ClusteringMetric, both: Both, settings: Settings, score: Score) -> Difference:
+    """Clips are drawn within their speaker's emotion, two different ones at least, as for the score's own interval.
+
+    Were they drawn among all, classes would be lost, and a clip drawn twice would lie at no distance from itself.
+    """
+    other = metric.score([b for _, b in both], QUICK)
+    if other.value is None:
+        return _none(other.reason or NO_COMMON_CLIPS, "the other run has no value")
+    found = [_by_clip(score), _by_clip(other)]
+    kept = [one for one in both if all(one[0].clip_id in side for side in found) and _place(one[0]) == _place(one[1])]
+    sides = [metric.speakers([one[side] for one in kept]) for side in (0, 1)]
+    places = [place for a, _ in kept if (place := _place(a)) in sides[0].sizes()]
+    if not places:
+        return _none(NO_COMMON_CLIPS, "no speaker has two clips of each of two emotions in both runs", len(kept))
+    n = settings.frechet_bootstrap if sides[0].drawable else 0
+    labels = ["\0".join(map(str, place)) for place in places]
+    engines = [_strength(side, places) for side in sides]
+    return _drawn(metric.spec, engines, len(places), n, settings.seed, strata=labels, distinct=DISTINCT)
+
+
+def _place(pair: Pair) -> Place:
+    return pair.identity, pair.emotion
+
+
+def _strength(speakers: Speakers, places: Sequence[Place]) -> Engine:
+    """The strength of clips that lie at these places, in the order of their classes."""
+    clips = {place: [k for k, own in enumerate(places) if own == place] for place in speakers.sizes()}
+    return lambda counts: speakers.value({place: counts[own].astype(np.float64) for place, own in clips.items()})

@@ -17,46 +17,27 @@ S1 S2 = A^T A B^T B are those of (A B^T)(A B^T)^T, the squared singular values o
 a matrix with as many rows and columns as there are samples. With more samples than dimensions A is replaced by the
 triangle of its QR decomposition, which leaves A^T A as it is, so the matrix is never larger than D x D. Singular values
 carry an absolute error near the machine's epsilon times the largest one, singular or not.
+
+Rows that come in pieces are turned into that triangle piece by piece and in place, so that any number of them takes the
+memory of a few hundred: half of a D x D matrix a side, and one whole for the product.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import reduce
 
 import numpy as np
 
 from ..core.errors import InputError
+from .clip_rows import ClipRows
+from .scatter_root import BLOCK, RunningRoot, Summary, reserved, summarise, summary_distance
 
 # Fewer groups would leave a half with a single clip, whose frames say nothing about how clips differ.
 SPLIT_HALF_MIN_GROUPS = 4
-# Rows that a state keeps unreduced at least; more only matters for speed where features are short.
-MIN_CAPACITY = 512
-# Share of the distance's scale up to which a negative result is rounding.
-ROUND_OFF = 1e-9
-# Below this share of the terms a difference of them has no correct digit.
-RESOLUTION = 64 * np.finfo(np.float64).eps
 
 
-@dataclass(frozen=True)
-class Summary:
-    """All that the distance needs of a sample.
-
-    Attributes:
-        n: number of rows.
-        mean: (D,).
-        root: (K, D), K at most D, with root^T root = sum over rows of (x - mean)(x - mean)^T.
-    """
-
-    n: int
-    mean: np.ndarray
-    root: np.ndarray
-
-
-def as_rows(x: np.ndarray, name: str) -> np.ndarray:
-    """`x` as float64 (N, D).
+def check_rows(x: np.ndarray, name: str) -> np.ndarray:
+    """`x` as (N, D) of whatever real numbers it holds.
 
     Raises:
         InputError: not two-dimensional, not real numbers, or not all finite.
@@ -66,78 +47,19 @@ def as_rows(x: np.ndarray, name: str) -> np.ndarray:
         raise InputError(f"{name} must be (N, D) features, not of shape {x.shape}")
     if x.dtype.kind not in "fiu":
         raise InputError(f"{name} must hold real numbers, not {x.dtype}")
-    x = x.astype(np.float64)
     if not np.isfinite(x).all():
         bad = int((~np.isfinite(x).all(axis=1)).sum())
         raise InputError(f"{name}: {bad} of {len(x)} rows hold NaN or infinity")
     return x
 
 
-def _triangle(root: np.ndarray) -> np.ndarray:
-    """The same second moment in at most D rows."""
-    return np.asarray(np.linalg.qr(root, mode="r")) if root.shape[0] > root.shape[1] else root
-
-
-def summarise(rows: np.ndarray) -> Summary:
-    """Summary of float64 (N, D) rows, N at least 1."""
-    mean = rows.mean(axis=0)
-    return Summary(len(rows), mean, _triangle(rows - mean))
-
-
-def combine(a: Summary, b: Summary) -> Summary:
-    """Summary of both samples together: scatters add, and the gap between the means is one more row of the root."""
-    n, gap = a.n + b.n, b.mean - a.mean
-    between = gap * math.sqrt(a.n * b.n / n)
-    return Summary(n, a.mean + gap * (b.n / n), _triangle(np.vstack([a.root, b.root, between])))
-
-
-def nuclear_norm(matrix: np.ndarray) -> float:
-    """Sum of the singular values.
-
-    By NumPy throughout, never SciPy: each brings its own BLAS threads, and those that have just finished a product
-    would spin beside the other's decomposition, at up to three times the CPU time.
-    """
-    return float(np.linalg.svd(matrix, compute_uv=False).sum())
-
-
-def root_of_scatter(scatter: np.ndarray) -> np.ndarray:
-    """A root of a (D, D) scatter matrix where the rows themselves are gone: Cholesky, or by eigenvectors when singular.
-
-    Directions without spread come back with about 1e-8 of the largest deviation, the price of having squared.
-    """
-    try:
-        return np.linalg.cholesky(scatter).T
-    except np.linalg.LinAlgError:
-        values, vectors = np.linalg.eigh(scatter)
-        return np.sqrt(np.clip(values, 0.0, None))[:, None] * vectors.T
-
-
-def without_round_off(value: float, scale: float) -> float:
-    """`value`, or 0.0 where it is nothing but rounding of the terms that it is the difference of.
-
-    The formula itself is never negative.
-    """
-    if value < -ROUND_OFF * scale:
-        raise ArithmeticError(f"Fréchet distance {value} at scale {scale}: more than rounding")
-    return 0.0 if value < RESOLUTION * scale else value
-
-
-def summary_distance(a: Summary, b: Summary) -> float:
-    """Fréchet distance between two summaries.
+def as_rows(x: np.ndarray, name: str) -> np.ndarray:
+    """`x` as float64 (N, D), a copy.
 
     Raises:
-        InputError: dimensions differ, fewer than 2 rows, or numbers too large to square.
+        InputError: as `check_rows`.
     """
-    if a.mean.shape != b.mean.shape:
-        raise InputError(f"features of {a.mean.shape[0]} and {b.mean.shape[0]} dimensions")
-    if min(a.n, b.n) < 2:
-        raise InputError(f"a covariance needs at least 2 rows on each side, not {a.n} and {b.n}")
-    left, right = a.root / math.sqrt(a.n - 1), b.root / math.sqrt(b.n - 1)
-    with np.errstate(over="ignore"):
-        scale = float(np.sum((a.mean - b.mean) ** 2) + np.sum(left**2) + np.sum(right**2))
-    if not math.isfinite(scale):
-        raise InputError("features are too large: their squares overflow")
-    return without_round_off(scale - 2.0 * nuclear_norm(left @ right.T), scale)
+    return check_rows(x, name).astype(np.float64)
 
 
 def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
@@ -161,28 +83,25 @@ def _checked(x: np.ndarray, name: str) -> np.ndarray:
 
 
 class FrechetState:
-    """A sample seen in pieces: mergeable across shards, of bounded size, without loss of digits.
+    """A sample seen in pieces: mergeable across shards, of fixed size, without loss of digits.
 
-    Rows are kept as they are while there are few. Beyond, they are reduced to count, mean and the triangular root of
-    their scatter. Keeping the root instead of the scatter itself makes merging as exact as one pass even where the
-    covariance is singular. Between calls a state holds at most D + max(D, 512) rows of D float64 numbers.
+    Up to 512 rows are kept as they are. Beyond, they are turned into count, mean and the triangular root of their
+    scatter, 512 at a time and in place. Keeping the root instead of the scatter itself makes merging as exact as one
+    pass even where the covariance is singular. A state holds D x D and 512 x D float64 numbers, however many rows.
 
     Args:
         dim: number of feature dimensions.
     """
 
+    capacity = BLOCK
+
     def __init__(self, dim: int) -> None:
         if dim < 1:
             raise InputError(f"features have at least one dimension, not {dim}")
         self.dim = dim
-        self._reduced: Summary | None = None
-        self._rows: list[np.ndarray] = []
+        self._reduced: RunningRoot | None = None
+        self._block = np.empty((self.capacity, dim))
         self._waiting = 0
-
-    @property
-    def capacity(self) -> int:
-        """Rows beyond which the state is reduced."""
-        return max(self.dim, MIN_CAPACITY)
 
     @property
     def n(self) -> int:
@@ -195,11 +114,14 @@ class FrechetState:
         Raises:
             InputError: another shape, NaN or infinity; the state is then unchanged.
         """
-        rows = as_rows(x, "x")
-        self._same_dim(rows.shape[1])
-        for start in range(0, len(rows), self.capacity):
-            # A copy, because a view that waits here would keep the whole of `rows` alive.
-            self._add(rows[start : start + self.capacity].copy())
+        x = check_rows(x, "x")
+        self._same_dim(x.shape[1])
+        while len(x):
+            if self._waiting == self.capacity:
+                self._reduce()
+            rows, x = np.split(x, [self.capacity - self._waiting])
+            self._block[self._waiting : self._waiting + len(rows)] = rows
+            self._waiting += len(rows)
 
     def merge(self, other: FrechetState) -> FrechetState:
         """Adds all that `other` has seen, which stays as it is; returns this state.
@@ -208,36 +130,43 @@ class FrechetState:
             InputError: features of another dimension.
         """
         self._same_dim(other.dim)
-        reduced, blocks = other._reduced, list(other._rows)
-        if reduced:
-            self._reduced = combine(self._reduced, reduced) if self._reduced else reduced
-        for block in blocks:
-            self._add(block)
+        rows = other._block[: other._waiting].copy()
+        if other._reduced:
+            root = other._reduced.root.copy() if other is self else other._reduced.root
+            self._root().join(Summary(other._reduced.n, other._reduced.mean, root))
+        self.update(rows)
         return self
 
     def summary(self) -> Summary:
-        """Count, mean and root of all rows seen.
+        """Count, mean and root of all rows seen; the root may be a view that changes with the state.
 
         Raises:
             InputError: there are none.
         """
-        parts = [self._reduced] if self._reduced else []
-        if self._rows:
-            parts.append(summarise(np.concatenate(self._rows)))
-        if not parts:
+        if self.n == 0:
             raise InputError("no features were added")
-        return reduce(combine, parts)
+        if self._reduced is None:
+            return summarise(self._block[: self._waiting])
+        if self._waiting:
+            self._reduce()
+        return self._reduced.summary()
 
     @staticmethod
     def distance(a: FrechetState, b: FrechetState) -> float:
         """Fréchet distance between two states; see `frechet_distance`."""
-        return summary_distance(a.summary(), b.summary())
+        left, right = a.summary(), b.summary()
+        large = a._reduced is not None or b._reduced is not None
+        return summary_distance(left, right, reserved(a.dim) if large else None)
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """The state as float64 arrays: n () of reduced rows, mean (D,), root (K, D), rows (L, D) not yet reduced."""
-        reduced = self._reduced or Summary(0, np.zeros(self.dim), np.empty((0, self.dim)))
-        rows = np.concatenate([np.empty((0, self.dim)), *self._rows])
-        return {"n": np.array(reduced.n), "mean": reduced.mean, "root": reduced.root, "rows": rows}
+        reduced = self._reduced
+        return {
+            "n": np.array(reduced.n if reduced else 0),
+            "mean": reduced.mean.copy() if reduced else np.zeros(self.dim),
+            "root": reduced.root.copy() if reduced else np.empty((0, self.dim)),
+            "rows": self._block[: self._waiting].copy(),
+        }
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> FrechetState:
@@ -252,9 +181,13 @@ class FrechetState:
             raise InputError(f"a stored Fréchet state has no array {error}") from error
         if mean.ndim != 1 or n.ndim != 0 or root.ndim != 2 or root.shape[1:] != mean.shape:
             raise InputError(f"not a Fréchet state: n {n.shape}, mean {mean.shape}, root {root.shape}")
+        if len(root) > len(mean) or not np.array_equal(root, np.triu(root)):
+            raise InputError(f"not a Fréchet state: its root {root.shape} is no triangle")
         state = cls(len(mean))
         if n > 0:
-            state._reduced = Summary(int(n), mean.astype(np.float64), as_rows(root, "root"))
+            reduced = state._root()
+            reduced.n, reduced.mean = int(n), mean.astype(np.float64)
+            reduced.root[: len(root)] = as_rows(root, "root")
         state.update(rows)
         return state
 
@@ -262,16 +195,36 @@ class FrechetState:
         if dim != self.dim:
             raise InputError(f"features of {dim} dimensions, not {self.dim}")
 
-    def _add(self, rows: np.ndarray) -> None:
-        self._rows.append(rows)
-        self._waiting += len(rows)
-        if self._waiting > self.capacity:
-            self._reduced, self._rows, self._waiting = self.summary(), [], 0
+    def _root(self) -> RunningRoot:
+        self._reduced = self._reduced or RunningRoot(self.dim)
+        return self._reduced
+
+    def _reduce(self) -> None:
+        self._root().add(self._block[: self._waiting])
+        self._waiting = 0
 
 
 def distance(a: FrechetState, b: FrechetState) -> float:
     """Fréchet distance between two states; see `frechet_distance`."""
     return FrechetState.distance(a, b)
+
+
+def clips_distance(x: Sequence[np.ndarray], y: Sequence[np.ndarray]) -> float:
+    """`frechet_distance` between all rows of one set of clips and all of another, in memory that does not grow.
+
+    Args:
+        x: (N_i, D) features of each clip, as arrays or as `ClipRows`, of which one clip is read at a time.
+        y: the same of the other set.
+
+    Raises:
+        InputError: dimensions differ, fewer than 2 rows a side, NaN or infinity.
+    """
+    states = []
+    for clips in map(ClipRows.of, (x, y)):
+        states.append(FrechetState(clips.dim))
+        for rows in clips:
+            states[-1].update(rows)
+    return distance(*states)
 
 
 def split_half(features_by_group: Sequence[np.ndarray], seed: int = 0, repeats: int = 10) -> float | None:
@@ -281,7 +234,7 @@ def split_half(features_by_group: Sequence[np.ndarray], seed: int = 0, repeats: 
     samples, so for a distance biased by sample size this is an upper mark, not the floor at the full size.
 
     Args:
-        features_by_group: (N_i, D) features of each clip; clips without rows are left out.
+        features_by_group: (N_i, D) features of each clip, arrays or `ClipRows`; clips without rows are left out.
         seed: of the random halves.
         repeats: number of random splits.
 
@@ -289,13 +242,13 @@ def split_half(features_by_group: Sequence[np.ndarray], seed: int = 0, repeats: 
         The mean, or None with fewer than 4 clips: a half with a single clip has no spread between clips, which the
         distance would read as a difference. Report it with reason "too_few_clips".
     """
-    groups = [rows for rows in features_by_group if len(rows)]
+    groups = ClipRows.of(features_by_group)
+    groups = groups.select(np.flatnonzero(groups.sizes))
     if len(groups) < SPLIT_HALF_MIN_GROUPS:
         return None
     rng, middle = np.random.default_rng(seed), len(groups) // 2
     values = []
     for _ in range(repeats):
         order = rng.permutation(len(groups))
-        halves = [np.concatenate([groups[i] for i in part]) for part in (order[:middle], order[middle:])]
-        values.append(frechet_distance(*halves))
+        values.append(clips_distance(groups.select(order[:middle]), groups.select(order[middle:])))
     return float(np.mean(values))

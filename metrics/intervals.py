@@ -21,7 +21,17 @@ from typing import TypeVar
 import numpy as np
 
 from ..core.errors import InputError
-from .frechet import Summary, as_rows, frechet_distance, nuclear_norm, root_of_scatter, summary_distance
+from .clip_rows import ClipRows
+from .frechet import clips_distance
+from .scatter_root import (
+    BLOCK,
+    RunningRoot,
+    Summary,
+    nuclear_norm_in_place,
+    reserved,
+    root_of_scatter,
+    summary_distance,
+)
 
 T = TypeVar("T")
 Interval = tuple[float, float]
@@ -30,13 +40,17 @@ MIN_CLIPS = 2
 LEVELS = (0.025, 0.5, 0.975)
 # Numbers drawn at once for a bootstrap of means: bounds its memory to some 30 MB.
 DRAWN_AT_ONCE = 4_000_000
-# Up to this many rows a dimension, a replicate is the SVD of a Gram matrix; beyond, the D x D moments are smaller
-# (a draw with replacement holds 63% of the clips, so that is where the distinct rows reach D).
-GRAM_ROWS_PER_DIM = 1.6
+# Up to this many rows a dimension a replicate starts from the inner products of all rows, which take no more memory
+# then than D x D roots do.
+GRAM_ROWS_PER_DIM = 1.25
 # Second moments of single clips are kept when they take no more bytes than this a side.
-MOMENTS_BYTES = 256 * 2**20
+MOMENTS_BYTES = 48 * 2**20
 # Above the first count of multiplications in all, replicates are cut down, but to no fewer than the second number.
 WORK, FEWEST = 1e12, 50
+# Where the distinct rows of a draw, 63% of all, reach D: up to there its work goes with the rows, beyond with D.
+SMALL_ROWS_PER_DIM = 1.6
+# Rows of a side that inner products are formed of at once.
+COLUMNS = 1024
 
 
 def bootstrap_mean(values: Sequence[float] | np.ndarray, *, n: int = 1000, seed: int = 0) -> Interval | None:
@@ -103,19 +117,27 @@ def _recentre(estimate: float, replicates: Sequence[float]) -> Interval:
 
 
 def frechet_bootstrap(
-    real_groups: Sequence[np.ndarray], gen_groups: Sequence[np.ndarray], *, n: int = 200, seed: int = 0
+    real_groups: Sequence[np.ndarray],
+    gen_groups: Sequence[np.ndarray],
+    *,
+    n: int = 200,
+    seed: int = 0,
+    estimate: float | None = None,
 ) -> Interval | None:
     """Recentred interval of the Fréchet distance between real and generated clips, drawn in pairs.
 
-    Replicates equal `frechet_distance` over the drawn clips' rows. While samples are few, all inner products are formed
-    once and a replicate costs one SVD of the drawn block; a clip drawn k times is one row of weight k. With many
-    samples a replicate adds weighted second moments, and n is cut down (to 50 at worst) where that is long work.
+    Replicates equal `frechet_distance` over the drawn clips' rows; a clip drawn k times is read once, as rows of weight
+    k. While samples are few, all inner products are formed once and a replicate costs one SVD of the drawn block. With
+    many samples a replicate adds the clips' weighted second moments where they are small enough to be kept, and else
+    reads the drawn clips again and turns their rows into a root. There n is cut down (to 50 at worst) where that is
+    long work. None of the three needs memory that grows with the rows.
 
     Args:
-        real_groups: (N_i, D) features of each real clip, N_i at least 1.
+        real_groups: (N_i, D) features of each real clip, N_i at least 1; arrays, or `ClipRows` that are read anew.
         gen_groups: (M_i, D) features of the generated clip of the same place.
         n: number of replicates.
         seed: of the draws.
+        estimate: the distance over all clips where it is known.
 
     Returns:
         (low, high), or None with fewer than 2 clips.
@@ -128,34 +150,19 @@ def frechet_bootstrap(
     if len(real_groups) < MIN_CLIPS:
         return None
     real, generated = _sides(real_groups, gen_groups)
-    estimate, engine = frechet_distance(real.rows, generated.rows), _engine(real, generated)
-    draws = _draws(len(real_groups), _affordable(n, real, generated), seed)
-    return _recentre(estimate, [engine(np.bincount(drawn, minlength=len(real_groups))) for drawn in draws])
+    estimate = clips_distance(real, generated) if estimate is None else estimate
+    engine, draws = _engine(real, generated), _draws(len(real), _affordable(n, real, generated), seed)
+    return _recentre(estimate, [engine(np.bincount(drawn, minlength=len(real))) for drawn in draws])
 
 
-@dataclass(frozen=True)
-class _Side:
-    """Rows of one side, (N, D), shifted so that products do not cancel, and the clip that each belongs to, (N,)."""
-
-    rows: np.ndarray
-    clip: np.ndarray
-
-    @property
-    def dim(self) -> int:
-        return self.rows.shape[1]
-
-
-def _sides(real: Sequence[np.ndarray], generated: Sequence[np.ndarray]) -> tuple[_Side, _Side]:
-    """Both sides, shifted by one common vector: the distance does not change."""
-    groups = [[as_rows(rows, name) for rows in side] for side, name in ((real, "real"), (generated, "generated"))]
-    if any(len(rows) == 0 for side in groups for rows in side):
+def _sides(real: Sequence[np.ndarray], generated: Sequence[np.ndarray]) -> tuple[ClipRows, ClipRows]:
+    """Both sides, checked but for the numbers in them."""
+    sides = ClipRows.of(real), ClipRows.of(generated)
+    if not all(side.sizes.all() for side in sides):
         raise InputError("a clip without features cannot be drawn")
-    if len(widths := {rows.shape[1] for side in groups for rows in side}) > 1:
+    if len(widths := {side.dim for side in sides}) > 1:
         raise InputError(f"features of different dimensions: {sorted(widths)}")
-    rows = [np.concatenate(side) for side in groups]
-    centre = (rows[0].mean(axis=0) + rows[1].mean(axis=0)) / 2
-    clips = [np.repeat(np.arange(len(side)), [len(clip) for clip in side]) for side in groups]
-    return _Side(rows[0] - centre, clips[0]), _Side(rows[1] - centre, clips[1])
+    return sides
 
 
 Engine = Callable[[np.ndarray], float]
@@ -171,46 +178,78 @@ def frechet_engine(real_groups: Sequence[np.ndarray], gen_groups: Sequence[np.nd
     return _engine(real, generated), _affordable(n, real, generated)
 
 
-def _uses_gram(real: _Side, generated: _Side) -> bool:
-    return max(len(real.rows), len(generated.rows)) <= GRAM_ROWS_PER_DIM * real.dim
+def _rows_per_dim(real: ClipRows, generated: ClipRows) -> float:
+    return max(real.total, generated.total) / real.dim
 
 
-def _engine(real: _Side, generated: _Side) -> Engine:
+def _uses_gram(real: ClipRows, generated: ClipRows) -> bool:
+    return _rows_per_dim(real, generated) <= GRAM_ROWS_PER_DIM
+
+
+def _engine(real: ClipRows, generated: ClipRows) -> Engine:
     """From how often each clip was drawn, (K,), to the distance of that replicate."""
     if _uses_gram(real, generated):
         return _gram_engine(real, generated)
-    left, right = _moments(real), _moments(generated)
+    # Moments of fewer distinct rows than dimensions are singular, and their root has lost half the digits.
+    singular = _rows_per_dim(real, generated) <= SMALL_ROWS_PER_DIM
+    if singular or len(real) * real.dim**2 * 8 > MOMENTS_BYTES:
+        return _root_engine(real, generated)
+    centre = _centre(real, generated)
+    left, right = _moments(real, centre), _moments(generated, centre)
     return lambda counts: summary_distance(left(counts), right(counts))
 
 
-def _affordable(n: int, real: _Side, generated: _Side) -> int:
+def _centre(real: ClipRows, generated: ClipRows) -> np.ndarray:
+    """A vector amid the rows. Shifting both sides by it leaves the distance as it is, and sums of squares small."""
+    return (real[0].mean(axis=0, dtype=np.float64) + generated[0].mean(axis=0, dtype=np.float64)) / 2
+
+
+def _affordable(n: int, real: ClipRows, generated: ClipRows) -> int:
     """Replicates within the bound on work, counting multiplications of one."""
-    if _uses_gram(real, generated):
-        one = float(min(len(real.rows), len(generated.rows)) ** 2 * max(len(real.rows), len(generated.rows)))
+    sizes = sorted((real.total, generated.total))
+    if _rows_per_dim(real, generated) <= SMALL_ROWS_PER_DIM:
+        one = float(sizes[0] ** 2 * sizes[1])
     else:
-        one = (len(real.rows) + len(generated.rows)) * real.dim**2 + 8.0 * real.dim**3
+        one = sum(sizes) * real.dim**2 + 8.0 * real.dim**3
     return min(n, max(FEWEST, int(WORK / one)))
 
 
-def _gram_engine(real: _Side, generated: _Side) -> Engine:
+def _gram_engine(real: ClipRows, generated: ClipRows) -> Engine:
     """Replicates from the inner products X Y^T of all rows.
 
     Rows x_i of weight w_i have the root sqrt(w_i / (n - 1)) (x_i - mean), so the singular values wanted are those of
     (x_i - mean_x) (y_j - mean_y)^T between such factors: the drawn rows' products, centred by weighted means.
     """
-    products = real.rows @ generated.rows.T
+    centre = _centre(real, generated)
+    products, left, right = _products(real, generated, centre), _Sums.of(real, centre), _Sums.of(generated, centre)
 
     def distance(counts: np.ndarray) -> float:
-        x, y = _Drawn.of(real, counts), _Drawn.of(generated, counts)
+        x, y = left.drawn(counts), right.drawn(counts)
         block = products[np.ix_(x.rows, y.rows)]
         across, down = block @ y.weights / y.n, x.weights @ block / x.n
-        block = block - across[:, None] - down[None, :] + x.weights @ across / x.n
-        block *= np.sqrt(x.weights / (x.n - 1))[:, None] * np.sqrt(y.weights / (y.n - 1))[None, :]
+        block -= across[:, None]
+        block -= (down - x.weights @ across / x.n)[None, :]
+        block *= np.sqrt(x.weights / (x.n - 1))[:, None]
+        block *= np.sqrt(y.weights / (y.n - 1))[None, :]
         gap = float(np.sum((x.mean - y.mean) ** 2))
         # Rounding here goes with the rows' distance from the origin, even where the drawn rows are all the same.
-        return max(0.0, gap + x.variance + y.variance - 2.0 * nuclear_norm(block))
+        return max(0.0, gap + x.variance + y.variance - 2.0 * nuclear_norm_in_place(block))
 
     return distance
+
+
+def _products(real: ClipRows, generated: ClipRows, centre: np.ndarray) -> np.ndarray:
+    """Inner products of all shifted rows, (N, M). Real clips are read once for each few columns."""
+    products, right = np.empty((real.total, generated.total)), 0
+    for columns, _ in generated.pieces(COLUMNS):
+        columns -= centre
+        below = 0
+        for rows, _ in real.pieces(BLOCK):
+            rows -= centre
+            np.matmul(rows, columns.T, out=products[below : below + len(rows), right : right + len(columns)])
+            below += len(rows)
+        right += len(columns)
+    return products
 
 
 @dataclass(frozen=True)
@@ -223,33 +262,56 @@ class _Drawn:
     mean: np.ndarray
     variance: float
 
+
+@dataclass(frozen=True)
+class _Sums:
+    """The clip that each row belongs to, (N,), and each clip's rows in sum, (K, D), their squares, (K,), and number."""
+
+    clip: np.ndarray
+    rows: np.ndarray
+    squares: np.ndarray
+    sizes: np.ndarray
+
     @classmethod
-    def of(cls, side: _Side, counts: np.ndarray) -> _Drawn:
-        rows = np.flatnonzero(counts[side.clip])
-        weights = counts[side.clip[rows]].astype(np.float64)
-        n, values = float(weights.sum()), side.rows[rows]
-        mean = weights @ values / n
-        spread = np.sum((values - mean) ** 2, axis=1)
-        return cls(rows, weights, n, mean, float(weights @ spread) / (n - 1))
+    def of(cls, side: ClipRows, centre: np.ndarray) -> _Sums:
+        """Sums of the rows shifted by `centre`, (D,)."""
+        rows, squares = np.zeros((len(side), side.dim)), np.zeros(len(side))
+        for k, shifted in enumerate(clip - centre for clip in side):
+            rows[k], squares[k] = shifted.sum(axis=0), np.einsum("ij,ij->", shifted, shifted)
+        return cls(np.repeat(np.arange(len(side)), side.sizes), rows, squares, side.sizes)
+
+    def drawn(self, counts: np.ndarray) -> _Drawn:
+        """The rows of the clips that were drawn so often, (K,)."""
+        rows = np.flatnonzero(counts[self.clip])
+        n = float(counts @ self.sizes)
+        mean = counts @ self.rows / n
+        scatter = float(counts @ self.squares) - n * float(mean @ mean)
+        return _Drawn(rows, counts[self.clip[rows]].astype(np.float64), n, mean, max(0.0, scatter) / (n - 1))
 
 
-def _moments(side: _Side) -> Callable[[np.ndarray], Summary]:
-    """From how often each clip was drawn to the summary of the drawn rows, by weighted second moments."""
-    clips = int(side.clip[-1]) + 1
-    starts = np.searchsorted(side.clip, np.arange(clips))
-    sizes, sums = np.bincount(side.clip), np.add.reduceat(side.rows, starts, axis=0)
-    fits = clips * side.dim**2 * 8 <= MOMENTS_BYTES
-    stack = np.stack([rows.T @ rows for rows in np.split(side.rows, starts[1:])]) if fits else None
+def _root_engine(real: ClipRows, generated: ClipRows) -> Engine:
+    """Replicates from roots of the drawn rows: three D x D matrices at a time."""
+    room = reserved(real.dim)
+
+    def summary(side: ClipRows, counts: np.ndarray) -> Summary:
+        root = RunningRoot(side.dim)
+        for rows, clip in side.pieces(BLOCK, counts):
+            root.add(rows, counts[clip].astype(np.float64))
+        return root.summary()
+
+    return lambda counts: summary_distance(summary(real, counts), summary(generated, counts), room)
+
+
+def _moments(side: ClipRows, centre: np.ndarray) -> Callable[[np.ndarray], Summary]:
+    """From how often each clip was drawn to the summary of the drawn rows, by the clips' second moments."""
+    stack, sums = np.empty((len(side), side.dim, side.dim)), np.empty((len(side), side.dim))
+    for k, shifted in enumerate(clip - centre for clip in side):
+        stack[k], sums[k] = shifted.T @ shifted, shifted.sum(axis=0)
 
     def summary(counts: np.ndarray) -> Summary:
-        n = int(counts @ sizes)
+        n = int(counts @ side.sizes)
         mean = counts @ sums / n
-        if stack is not None:
-            second = np.tensordot(counts.astype(np.float64), stack, axes=1)
-        else:
-            drawn = np.flatnonzero(counts[side.clip])
-            rows = side.rows[drawn]
-            second = (rows * counts[side.clip[drawn], None]).T @ rows
+        second = np.tensordot(counts.astype(np.float64), stack, axes=1)
         return Summary(n, mean, root_of_scatter(second - n * np.outer(mean, mean)))
 
     return summary

@@ -20,7 +20,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ..core.errors import InputError
-from .frechet import as_rows, frechet_distance
+from .clip_rows import ClipRows
+from .frechet import as_rows, clips_distance
 
 # Rows of a kernel matrix held at once: bounds the memory of the full estimate.
 ROWS_AT_ONCE = 1024
@@ -134,7 +135,8 @@ def extrapolate_frechet(
     the smallest share too; with fewer the value stays biased.
 
     Args:
-        x_groups: (N_i, D) features of each clip of one set. For samples without clips, `x[:, None]`.
+        x_groups: (N_i, D) features of each clip of one set, arrays or `ClipRows`. For samples without clips,
+            `x[:, None]`.
         y_groups: the same of the other set.
         points: shares of the sample, evenly spaced from `smallest` to 1; at least 3.
         smallest: smallest share, above 0 and below 1.
@@ -149,7 +151,7 @@ def extrapolate_frechet(
     """
     if points < 3 or not 0 < smallest < 1 or repeats < 1:
         raise InputError(f"no line through {points} points from {smallest} on, {repeats} draws each")
-    sides = [[rows for rows in groups if len(rows)] for groups in (x_groups, y_groups)]
+    sides = [clips.select(np.flatnonzero(clips.sizes)) for clips in map(ClipRows.of, (x_groups, y_groups))]
     if min(map(len, sides)) < MIN_GROUPS:
         return None
     rng, sizes = np.random.default_rng(seed), np.array([len(groups) for groups in sides])
@@ -161,15 +163,15 @@ def extrapolate_frechet(
     return Extrapolation(value, error, slope, 1 / inverse, distances)
 
 
-def _mean_distance(sides: list[list[np.ndarray]], counts: np.ndarray, repeats: int, rng: np.random.Generator) -> float:
+def _mean_distance(sides: list[ClipRows], counts: np.ndarray, repeats: int, rng: np.random.Generator) -> float:
     """Mean over draws of so many clips of each side; all of them are one draw."""
     repeats = 1 if counts.tolist() == [len(groups) for groups in sides] else repeats
     drawn = (tuple(_drawn_clips(*side, rng) for side in zip(sides, counts, strict=True)) for _ in range(repeats))
-    return float(np.mean([frechet_distance(*pair) for pair in drawn]))
+    return float(np.mean([clips_distance(*pair) for pair in drawn]))
 
 
-def _drawn_clips(groups: list[np.ndarray], count: int, rng: np.random.Generator) -> np.ndarray:
-    return np.concatenate([groups[i] for i in rng.choice(len(groups), count, replace=False)])
+def _drawn_clips(clips: ClipRows, count: int, rng: np.random.Generator) -> ClipRows:
+    return clips.select(rng.choice(len(clips), count, replace=False))
 
 
 def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:

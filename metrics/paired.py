@@ -28,7 +28,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from ..core.errors import InputError
-from .frechet import frechet_distance
+from .frechet import clips_distance
 from .intervals import DRAWN_AT_ONCE, MIN_CLIPS, Interval, frechet_engine
 
 NORMAL = 1.959964
@@ -105,8 +105,7 @@ def paired_frechet(
     """
     if not len(real) == len(a) == len(b) or not len(real):
         raise InputError(f"{len(real)} real clips for {len(a)} and {len(b)} generated ones")
-    rows = np.concatenate(real)
-    value = frechet_distance(np.concatenate(a), rows) - frechet_distance(np.concatenate(b), rows)
+    value = clips_distance(a, real) - clips_distance(b, real)
     if len(real) < MIN_CLIPS:
         return PairedDifference(value, None, None, len(real))
     first, affordable = frechet_engine(real, a, n)
@@ -124,6 +123,7 @@ def paired_statistic(
     *,
     recentred: bool = False,
     strata: Sequence[str] | None = None,
+    distinct: int = 1,
 ) -> PairedDifference:
     """Difference of any statistic that can be drawn again.
 
@@ -135,18 +135,30 @@ def paired_statistic(
         seed: of the draws.
         recentred: for a statistic whose replicates are biased.
         strata: (K,) group of each clip: as many clips as it has are drawn within each.
+        distinct: number of different clips that a draw of a group holds at least; no group has fewer.
+
+    Raises:
+        InputError: a group of fewer clips than that.
     """
     rng, labels = np.random.default_rng(seed), np.asarray(strata or [""] * clips)
     groups = [np.flatnonzero(labels == name) for name in dict.fromkeys(labels.tolist())]
-    drawn = (_counts(groups, clips, rng) for _ in range(n if clips >= MIN_CLIPS else 0))
+    if min(map(len, groups)) < distinct:
+        raise InputError(f"a group of {min(map(len, groups))} clips holds no {distinct} different ones")
+    drawn = (_counts(groups, clips, rng, distinct) for _ in range(n if clips >= MIN_CLIPS else 0))
     replicates = np.array([a(counts) - b(counts) for counts in drawn])
     return summarised(value, replicates[np.isfinite(replicates)], [*map(len, groups)], recentred=recentred)
 
 
-def _counts(groups: Sequence[np.ndarray], clips: int, rng: np.random.Generator) -> np.ndarray:
+def _counts(groups: Sequence[np.ndarray], clips: int, rng: np.random.Generator, distinct: int) -> np.ndarray:
     """How often each clip is drawn, (K,), when each group's clips are drawn among themselves."""
-    drawn = [group[rng.integers(0, len(group), len(group))] for group in groups]
-    return np.bincount(np.concatenate(drawn), minlength=clips)
+    return np.bincount(np.concatenate([_drawn(group, rng, distinct) for group in groups]), minlength=clips)
+
+
+def _drawn(group: np.ndarray, rng: np.random.Generator, distinct: int) -> np.ndarray:
+    while True:
+        drawn = group[rng.integers(0, len(group), len(group))]
+        if distinct == 1 or len(np.unique(drawn)) >= distinct:
+            return drawn
 
 
 def stretch(sizes: Sequence[int]) -> float:

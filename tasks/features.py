@@ -47,30 +47,36 @@ class FeatureRow:
     path: Path
 
     @cached_property
-    def _table(self) -> pa.Table:
-        return pq.read_table(self.path)
+    def _failure(self) -> tuple[str | None, str]:
+        reason, message = (self.value(name) for name in ("reason", "message"))
+        return reason, message or ""
 
     @property
     def reason(self) -> str | None:
         """Why there is no row, or None when there is one."""
-        return self._table["reason"][0].as_py()
+        return self._failure[0]
 
     @property
     def message(self) -> str:
         """What went wrong, for people."""
-        return self._table["message"][0].as_py() or ""
+        return self._failure[1]
 
     def array(self, column: str) -> np.ndarray:
-        """A list column as (N,) or (N, D); null entries of a float column are NaN."""
-        return to_numpy(self._table[column].chunk(0)[0])
+        """A list column as (N,) or (N, D); null entries of a float column are NaN. Not kept: each call reads it."""
+        return to_numpy(self._read(column).chunk(0)[0])
 
     def column(self, column: str) -> pa.Array:
         """A column as a one-row Arrow array."""
-        return self._table[column].combine_chunks()
+        return self._read(column).combine_chunks()
 
     def value(self, column: str) -> Any:
         """A plain column as a Python value."""
-        return self._table[column][0].as_py()
+        return self._read(column)[0].as_py()
+
+    def _read(self, column: str) -> pa.ChunkedArray:
+        # Features of thousands of clips do not fit into memory, so the row forgets what it has read.
+        with pq.ParquetFile(self.path) as file:
+            return file.read(columns=[column], use_threads=False)[column]
 
 
 def to_numpy(cell: Any) -> np.ndarray:

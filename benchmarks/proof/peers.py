@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -39,6 +40,7 @@ from talkforge.tasks.faces import Face, Landmarker
 
 BATCH = 16  # pictures in one pass of the light networks, as ours
 PEER_TRACK = 20  # frames; a track has more of them, as ours has at least 21
+PEER_SCALE = 0.25  # of the picture that its detector sees
 PEER_DECODES = 4  # of a clip by syncnet-python: to AVI, to pictures, for scene cuts, and the crop's own AVI
 
 
@@ -55,6 +57,10 @@ class Peer(ABC):
     @abstractmethod
     def reduce(self, real: Any, generated: Any) -> dict[str, float]:
         """Values by metric id."""
+
+    def spared(self, videos: Sequence[Path]) -> float:
+        """CPU seconds that the command as people run it needs more than `gather` does for these clips."""
+        return 0.0
 
     def faces(self, video: Path) -> Iterator[tuple[int, np.ndarray, Face]]:
         """Number, frame uint8 (H, W, 3) and largest face of the frames at 25 fps that show one."""
@@ -203,6 +209,18 @@ class Identity(Peer):
             clips.append(rows / np.linalg.norm(rows, axis=1, keepdims=True))
         return clips
 
+    def spared(self, videos: Sequence[Path]) -> float:
+        """The network on the other four frames of five."""
+        seconds = 0.0
+        for video in videos:
+            for index, frame, face in self.faces(video):
+                begun = time.process_time()
+                if index % EVERY:
+                    chip = face_chip(frame, landmarks_68(face.points)[:, :2])
+                    self._network(torch.from_numpy(chip[None]))
+                seconds += time.process_time() - begun
+        return seconds
+
     def reduce(self, real: Any, generated: Any) -> dict[str, float]:
         """Mean over clips of the mean cosine."""
         pairs = zip(real, generated, strict=True)
@@ -248,6 +266,24 @@ class Lse(Peer):
         if not found[0]:
             raise RuntimeError(f"syncnet-python found no track in {video.name}")
         return float(found[3]), float(found[4])
+
+    def spared(self, videos: Sequence[Path]) -> float:
+        """Its own detector, S3FD at a quarter of the picture, less the one that stands in for it."""
+        network = importlib.import_module("syncnet_python.detectors.s3fd.nets").S3FDNet(device="cpu")
+        with torch.no_grad():
+            for layer in network.conf:  # random weights that see no face: boxes cost nothing
+                layer.bias[-1] = -10.0
+        detector = importlib.import_module("syncnet_python.detectors.s3fd").S3FD(network, device="cpu")
+        seconds = 0.0
+        for video in videos:
+            with open_video(video, counters=Counters()) as stream, Landmarker(Counters()) as landmarker:
+                for index, _, frame in resample(stream):
+                    begun = time.process_time()
+                    detector.detect_faces(frame, conf_th=0.9, scales=[PEER_SCALE])
+                    between = time.process_time()
+                    landmarker.detect(frame, index)
+                    seconds += 2 * between - begun - time.process_time()
+        return seconds
 
     def reduce(self, real: Any, generated: Any) -> dict[str, float]:
         """Means over generated clips."""

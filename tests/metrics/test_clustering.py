@@ -187,7 +187,7 @@ def test_the_interval_is_as_wide_as_values_of_other_clips_spread() -> None:
 def test_no_draw_is_one_clip_alone() -> None:
     """Of three clips one draw in nine would be, and have no strength."""
     few, rng = speaker(0, count=3), np.random.default_rng(0)
-    assert np.isfinite([few.value(rng) for _ in range(200)]).all()
+    assert np.isfinite([few.value(few.drawn(rng)) for _ in range(200)]).all()
 
 
 def test_the_interval_holds_the_value_and_needs_three_clips() -> None:

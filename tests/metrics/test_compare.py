@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from talkforge.metrics import clustering
 from talkforge.metrics.av_sync import AV_OFFSET, FACES, SPEECH, OffsetMetric
 from talkforge.metrics.base import ClipMetric, ClipScore, FrechetMetric, MetricSpec, Pair, Score, Settings
 from talkforge.metrics.companions import ExtrapolatedMetric, KernelMetric
 from talkforge.metrics.compare import Difference, compare, verdict
 from talkforge.metrics.emo_score import EmotionMetric, mean_probability
-from talkforge.metrics.paired import PairedDifference, paired_frechet, paired_mean
+from talkforge.metrics.paired import PairedDifference, paired_frechet, paired_mean, paired_statistic
 from talkforge.metrics.theval import COMPONENTS
 from talkforge.metrics.theval_score import ClosenessMetric
 from talkforge.tests.metrics.rows import HeldRow, faces_with, speech_with
@@ -214,6 +215,98 @@ def test_a_mean_over_emotions_stays_one_over_the_common_clips() -> None:
     assert (found.n_common, found.verdict) == (8, "better")
     one = metric.score(good, SETTINGS), [pair for pair in poor if pair.emotion == "happy"]
     assert compare(metric, good, one[1], SETTINGS, one[0]).reason == "no_common_clips"
+
+
+CLUSTERS = {metric.spec.id: metric for metric in clustering.METRICS if "arkit52" in metric.spec.id}
+STRENGTH = CLUSTERS["clustering:arkit52-pairs-centroids"]
+CLASSES = {("M003", "happy"): 4, ("M003", "sad"): 5, ("W009", "fear"): 3, ("W009", "happy"): 6}
+
+
+def labelled(seed: int, gap: float, sizes: dict[tuple[str, str], int] = CLASSES) -> list[Pair]:
+    """Clips about a place for each class, `gap` from the middle, mixed up; two still frames each."""
+    rng, pairs = np.random.default_rng(seed), []
+    places = {place: gap * np.random.default_rng(k).normal(size=52) for k, place in enumerate(sizes)}
+    for (identity, emotion), count in sizes.items():
+        for k in range(count):
+            clip = places[identity, emotion] + rng.normal(size=52)
+            row = HeldRow({"blendshapes": np.stack([clip, clip])})
+            pairs.append(Pair(f"{identity}/{emotion}/{k}", {"arkit52": row}, None, emotion=emotion, identity=identity))
+    return [pairs[k] for k in np.random.default_rng(99).permutation(len(pairs))]
+
+
+def strength_by_loops(pairs: list[Pair], counts: np.ndarray) -> float:
+    """Mean over speakers and their emotions of inter / intra; a clip drawn twice is no pair with itself."""
+    drawn: dict[str, dict[str, list[tuple[int, np.ndarray]]]] = {}
+    for k, pair in enumerate(pairs):
+        own = drawn.setdefault(str(pair.identity), {}).setdefault(str(pair.emotion), [])
+        own += [(k, pair.generated["arkit52"].array("blendshapes")[0, 1:])] * int(counts[k])
+    speakers = []
+    for classes in drawn.values():
+        means = {emotion: np.mean([row for _, row in own], axis=0) for emotion, own in classes.items()}
+        strengths = []
+        for emotion, own in classes.items():
+            within = [np.linalg.norm(x - y) for i, x in own for j, y in own if i != j]
+            between = [np.linalg.norm(means[emotion] - mean) for name, mean in means.items() if name != emotion]
+            strengths.append(np.mean(between) / np.mean(within))
+        speakers.append(np.mean(strengths))
+    return float(np.mean(speakers))
+
+
+def test_clusters_are_drawn_within_their_classes() -> None:
+    a, b = labelled(1, 2.0), labelled(2, 0.5)
+    found = told(STRENGTH, a, b)
+    values = [STRENGTH.score(side, SETTINGS).value for side in (a, b)]
+    assert (found.value, found.other) == pytest.approx(values) and found.n_common == sum(CLASSES.values())
+    assert found.difference == found.value - found.other and found.verdict == "better"
+    wanted = paired_statistic(
+        found.difference,
+        lambda counts: strength_by_loops(a, counts),
+        lambda counts: strength_by_loops(b, counts),
+        len(a),
+        SETTINGS.frechet_bootstrap,
+        SETTINGS.seed,
+        recentred=True,
+        strata=[f"{pair.identity} {pair.emotion}" for pair in a],
+        distinct=2,
+    )
+    assert found.ci95 == pytest.approx(wanted.ci95, rel=1e-9) and found.p_value == wanted.p_value
+
+
+@pytest.mark.parametrize("name", CLUSTERS)
+def test_every_strength_of_clusters_has_a_sign_and_none_against_itself(name: str) -> None:
+    a, b = labelled(3, 2.0), labelled(4, 0.5)
+    one, other, same = (told(CLUSTERS[name], *sides) for sides in ((a, b), (b, a), (a, a)))
+    assert (one.verdict, other.verdict, same.verdict) == ("better", "worse", "not established")
+    assert one.difference == -other.difference and one.p_value == other.p_value
+    assert (same.difference, same.ci95, same.p_value) == (0.0, (0.0, 0.0), 1.0)
+
+
+def test_clusters_are_those_of_the_clips_that_both_have() -> None:
+    """One clip of W009's three of fear has no face in the other run: two are left, a strength without an interval.
+    With two less the emotion is none, and its speaker without a second one neither."""
+    a, b = labelled(5, 0.5), labelled(6, 0.4)
+
+    def without(count: int) -> list[Pair]:
+        gone = [f"W009/fear/{k}" for k in range(count)]
+        failed = {"arkit52": HeldRow(reason="no_face")}
+        return [replace(pair, generated=failed) if pair.clip_id in gone else pair for pair in b]
+
+    fewer = told(STRENGTH, a, without(1))
+    kept = [pair for pair in a if pair.clip_id != "W009/fear/0"]
+    assert fewer.value == pytest.approx(STRENGTH.score(kept, SETTINGS).value)
+    assert (fewer.n_common, fewer.ci95, fewer.verdict) == (17, None, "not established")
+    alone = told(STRENGTH, a, without(2))
+    assert alone.value == pytest.approx(STRENGTH.score([p for p in a if p.identity == "M003"], SETTINGS).value)
+    assert alone.n_common == 9 and alone.ci95 is not None
+
+
+def test_clusters_without_a_common_class_are_null_with_a_reason() -> None:
+    a = labelled(7, 0.5)
+    faceless = [replace(pair, generated={"arkit52": HeldRow(reason="no_face")}) for pair in a]
+    assert (told(STRENGTH, a, faceless).reason, told(STRENGTH, a, faceless).verdict) == ("no_face", None)
+    otherwise = [replace(pair, emotion=f"not {pair.emotion}") for pair in a]
+    found = told(STRENGTH, a, otherwise)
+    assert (found.difference, found.reason) == (None, "no_common_clips") and "two emotions" in found.message
 
 
 @pytest.mark.parametrize("paper", [True, False])

@@ -11,12 +11,12 @@ import pytest
 import scipy
 import scipy.linalg
 from talkforge.core.errors import InputError
-from talkforge.metrics.frechet import (
-    FrechetState,
-    distance,
-    frechet_distance,
+from talkforge.metrics.frechet import FrechetState, distance, frechet_distance, split_half
+from talkforge.metrics.scatter_root import (
+    RunningRoot,
     root_of_scatter,
-    split_half,
+    summarise,
+    summary_distance,
     without_round_off,
 )
 
@@ -179,6 +179,52 @@ class TestStreaming:
         assert distance(merged, self.state(other)) == pytest.approx(wanted, rel=1e-12)
         assert distance(self.state(*shards), self.state(other)) == pytest.approx(wanted, rel=1e-12)
 
+    @pytest.mark.parametrize("seed", range(6))
+    def test_any_pieces_equal_one_pass(self, seed: int) -> None:
+        """Fewer rows than dimensions, a few hundred or many; dead dimensions in front, which shift a root's rows."""
+        rng = np.random.default_rng(seed)
+        dim, dead = 700, int(rng.integers(0, 150))
+        sides = [
+            normal(int(n), dim, seed + k) * rng.gamma(1.0, size=dim) for k, n in enumerate(rng.integers(2, 1500, 2))
+        ]
+        states = []
+        for side in sides:
+            side[:, :dead] = 3.0
+            cuts = np.sort(rng.integers(0, len(side), 5))
+            states.append(self.state(*np.split(side, cuts), dim=dim))
+        assert distance(*states) == pytest.approx(frechet_distance(*sides), rel=1e-12)
+
+    def test_weights_are_repetitions(self) -> None:
+        x, weights = normal(90, 40, 1), np.random.default_rng(2).integers(1, 5, 90)
+        roots = [RunningRoot(40) for _ in range(2)]
+        for part in (slice(0, 30), slice(30, 31), slice(31, 90)):
+            roots[0].add(x[part].copy(), weights[part].astype(np.float64))
+        roots[1].add(np.repeat(x, weights, axis=0))
+        other = summarise(normal(50, 40, 3))
+        assert roots[0].n == weights.sum()
+        found, wanted = (summary_distance(root.summary(), other) for root in roots)
+        assert found == pytest.approx(wanted, rel=1e-12)
+
+    def test_distances_leave_states_as_they_are(self) -> None:
+        a, b = (self.state(normal(1300, 40, seed)) for seed in (1, 2))
+        first = distance(a, b)
+        assert distance(a, b) == first == pytest.approx(distance(b, a), rel=1e-12)
+        a.update(normal(300, 40, 3))
+        wanted = frechet_distance(np.concatenate([normal(1300, 40, 1), normal(300, 40, 3)]), normal(1300, 40, 2))
+        assert distance(a, b) == pytest.approx(wanted, rel=1e-12)
+
+    def test_memory_does_not_grow_with_the_rows(self) -> None:
+        """Both states and their distance, from 1,000 to 10,000 rows."""
+        rows, peaks = normal(500, 128, 0), []
+        for pieces in (2, 20):
+            tracemalloc.start()
+            try:
+                distance(*(self.state(*[rows] * pieces, dim=128) for _ in range(2)))
+                peaks.append(tracemalloc.get_traced_memory()[1])
+            finally:
+                tracemalloc.stop()
+        assert peaks[1] == pytest.approx(peaks[0], rel=0.1)
+
     def test_order_of_merging_does_not_matter(self) -> None:
         shards = [normal(n, 40, n) * n for n in (3, 40, 511, 600, 2000)]
         other = self.state(normal(50, 40, 0))
@@ -246,6 +292,8 @@ class TestStreaming:
             FrechetState.from_arrays({name: array for name, array in arrays.items() if name != "mean"})
         with pytest.raises(InputError, match="not a Fréchet state"):
             FrechetState.from_arrays({**arrays, "mean": arrays["mean"][:-1]})
+        with pytest.raises(InputError, match="no triangle"):
+            FrechetState.from_arrays({**arrays, "root": arrays["root"].T})
 
     def test_other_dimensions_are_refused(self) -> None:
         with pytest.raises(InputError, match="7 dimensions, not 40"):

@@ -88,7 +88,7 @@ class TestStatistic:
 
 
 class TestFrechet:
-    """Both ways of making replicates, against `frechet_distance` over the drawn clips' rows."""
+    """All ways of making replicates, against `frechet_distance` over the drawn clips' rows."""
 
     CASES = (
         pytest.param(12, 3, 60, "gram", id="fewer rows than dimensions"),
@@ -110,11 +110,36 @@ class TestFrechet:
         wanted = self.naive(real, generated, 40, 9)
         assert frechet_bootstrap(real, generated, n=40, seed=9) == pytest.approx(wanted, abs=1e-8)
 
-    def test_moments_that_do_not_fit_are_made_anew(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        real, generated = clips(60, 6, 20, 1), clips(60, 6, 20, 2)
-        wanted = frechet_bootstrap(real, generated, n=30)
+    @pytest.mark.parametrize("rank", [20, 3])
+    def test_moments_that_do_not_fit_give_way_to_roots(self, rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Which lose no digits where the covariance is singular."""
+        widen = np.random.default_rng(0).normal(size=(rank, 20))
+        real, generated = ([rows @ widen for rows in clips(60, 6, rank, seed)] for seed in (1, 2))
         monkeypatch.setattr(intervals, "MOMENTS_BYTES", 0)
-        assert frechet_bootstrap(real, generated, n=30) == pytest.approx(wanted, abs=1e-10)
+        wanted = self.naive(real, generated, 30, 0)
+        assert frechet_bootstrap(real, generated, n=30) == pytest.approx(wanted, rel=1e-10)
+
+    def test_both_engines_agree_where_they_meet(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        real, generated = clips(40, 2, 70, 1), clips(40, 2, 70, 2)
+        assert intervals._uses_gram(*intervals._sides(real, generated))
+        by_products = frechet_bootstrap(real, generated, n=30)
+        monkeypatch.setattr(intervals, "GRAM_ROWS_PER_DIM", 0)
+        monkeypatch.setattr(intervals, "MOMENTS_BYTES", 0)
+        assert frechet_bootstrap(real, generated, n=30) == pytest.approx(by_products, rel=1e-10)
+
+    def test_draws_of_fewer_rows_than_dimensions_keep_their_digits(self) -> None:
+        """Just above what inner products are for: second moments would be singular, and 1e-9 off."""
+        real, generated = clips(40, 2, 60, 1), clips(40, 2, 60, 2)
+        assert not intervals._uses_gram(*intervals._sides(real, generated))
+        wanted = self.naive(real, generated, 30, 0)
+        assert frechet_bootstrap(real, generated, n=30) == pytest.approx(wanted, rel=1e-12)
+
+    def test_products_are_formed_in_pieces(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        real, generated = clips(12, 3, 60, 1), clips(12, 3, 60, 2)
+        wanted = frechet_bootstrap(real, generated, n=30)
+        monkeypatch.setattr(intervals, "COLUMNS", 7)
+        monkeypatch.setattr(intervals, "BLOCK", 5)
+        assert frechet_bootstrap(real, generated, n=30) == pytest.approx(wanted, rel=1e-10)
 
     def test_singular_moments(self) -> None:
         """Three varying dimensions of twenty: the square root is taken where the covariance is singular."""

@@ -190,6 +190,15 @@ class TestStatistic:
         found = paired_statistic(values.mean(), mean, lambda counts: 0.0, 12, 60, strata=labels)
         assert found.ci95 == pytest.approx((values.mean(), values.mean()))
 
+    def test_a_draw_of_a_group_holds_so_many_different_clips(self) -> None:
+        """Of three clips one draw in nine would be one of them alone; how likely others are stays as it is."""
+        seen: list[tuple[int, ...]] = []
+        paired_statistic(0.0, lambda n: seen.append(tuple(n[:3])) or 0.0, zero, 5, 900, strata=[*"aaabb"], distinct=2)
+        assert max(max(counts) for counts in seen) == 2 and len(set(seen)) == 7
+        assert seen.count((1, 1, 1)) / len(seen) == pytest.approx(6 / 24, abs=0.05)
+        with pytest.raises(InputError, match="1 clips holds no 2 different"):
+            paired_statistic(0.0, zero, zero, 3, 60, strata=[*"aab"], distinct=2)
+
     def test_groups_keep_the_level(self) -> None:
         """Five clips of each of three emotions, no difference: the mean of their means."""
         labels, rng, held = np.repeat(["a", "b", "c"], 5).tolist(), np.random.default_rng(1), []
