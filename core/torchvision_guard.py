@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
+import threading
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 # Fragments of operator libraries end with their object.
 _KEPT: list[Any] = []
+_ALONE = threading.Lock()  # operators are defined once
 
 
 def forget(package: str) -> None:
@@ -28,14 +30,20 @@ def make_torchvision_importable() -> None:
     found = find_spec("torchvision")
     if found is None or found.origin is None:
         return
-    try:
-        import_module("torchvision")
-    except RuntimeError:
-        import torch
+    with _ALONE:
+        try:
+            import_module("torchvision")
+        except RuntimeError:
+            forget("torchvision")
+            _define_schemas(Path(found.origin).with_name("_meta_registrations.py"))
 
-        forget("torchvision")
-        library = torch.library.Library("torchvision", "FRAGMENT")
-        text = Path(found.origin).with_name("_meta_registrations.py").read_text(encoding="utf-8")
-        for name in sorted(set(re.findall(r'register_(?:meta|fake)[(]"(?:torchvision::)?([a-z0-9_]+)"', text))):
-            library.define(f"{name}() -> ()")
-        _KEPT.append(library)
+
+def _define_schemas(registrations: Path) -> None:
+    """Of all operators that a file of torchvision's registers."""
+    import torch
+
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    text = registrations.read_text(encoding="utf-8")
+    for name in sorted(set(re.findall(r'register_(?:meta|fake)[(]"(?:torchvision::)?([a-z0-9_]+)"', text))):
+        library.define(f"{name}() -> ()")
+    _KEPT.append(library)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import nn
@@ -15,6 +15,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 M = TypeVar("M", bound=nn.Module)
+
+
+def read_tensors(path: Path, *, source: str) -> Any:
+    """What `torch.save` wrote, as long as it is tensors and plain values. Raises WeightsError for anything else.
+
+    Bytes that are no such file fail in the reader in several ways, whatever its documentation says.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, EOFError, IndexError, KeyError, RuntimeError) as error:
+        raise WeightsError(f"{source}: {path.name} cannot be read as tensors alone") from error
 
 
 def read_state_dict(network: M, path: Path, *, source: str) -> M:
@@ -34,10 +45,7 @@ def read_state_dict(network: M, path: Path, *, source: str) -> M:
     Raises:
         WeightsError: no state dict, or its names or shapes are not exactly those of the network.
     """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise WeightsError(f"{source}: {path.name} cannot be read as tensors alone") from error
+    state = read_tensors(path, source=source)
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise WeightsError(f"{source}: {path.name} is no state dict")
     counts = {name: value for name, value in network.state_dict().items() if name.endswith("num_batches_tracked")}

@@ -8,7 +8,6 @@ of coefficients in `final_layers`.
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from torch.nn import functional as F
 
 from ..core.errors import InputError, WeightsError
 from ..core.weights import weights_store
+from .checkpoints import read_tensors
 from .loading import load_strict
 
 if TYPE_CHECKING:
@@ -128,10 +128,7 @@ def read_deep3d(path: Path) -> Deep3D:
     Raises:
         WeightsError: the file holds more than tensors and plain values, or other names or shapes.
     """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise WeightsError(f"{WEIGHTS}: {path.name} cannot be read as tensors alone") from error
+    checkpoint = read_tensors(path, source=WEIGHTS)
     state = checkpoint.get("net_recon", checkpoint) if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict):
         raise WeightsError(f"{WEIGHTS}: {path.name} is no checkpoint")

@@ -170,7 +170,7 @@ class _Pass:
             with self.clock.stage("sound"):
                 self.context.audio = self._sound()
         running = {spec.id: self._make(spec) for spec in self.missing}
-        watching = {name: one for name, one in running.items() if self._spec(name).picture or self._spec(name).faces}
+        watching = {name: one for name, one in running.items() if _looks(self._spec(name))}
         try:
             if watching:
                 self._watch(watching)
@@ -285,6 +285,10 @@ class _Pass:
                 yield slot - first, frame
         if end == first:
             raise TooShort(f"{printable(self.clip.video)} has no picture after {self.clip.start_s} s")
+
+
+def _looks(spec: ExtractorSpec) -> bool:
+    return spec.picture or spec.frames or spec.faces
 
 
 def stored(store: FeatureStore, content: str, names: Sequence[str]) -> dict[str, Any]:

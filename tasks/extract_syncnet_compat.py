@@ -31,7 +31,6 @@ import numpy as np
 from ..core.errors import NoFace, TooShort
 from .extract_syncnet import COLUMNS, check_sound, has_sound
 from .extractor import Batch, Context, ExtractorSpec
-from .faces import LANDMARKER
 from .syncnet_chain import (
     CUT_LEVEL,
     DETECTOR_NAME,
@@ -61,10 +60,9 @@ def declare(name: str, min_track: int) -> ExtractorSpec:
         target="talkforge.tasks.extract_syncnet_compat:CompatVectors",
         columns=COLUMNS,
         what=f"SyncNet v2 as published: S3FD, tracks over {min_track} frames, the chain's losses in memory",
-        # For the frames; the published chain finds its faces itself.
-        faces=True,
+        frames=True,  # the published chain finds its faces itself
         audio=True,
-        weights=(LANDMARKER, NAME, DETECTOR_NAME),
+        weights=(NAME, DETECTOR_NAME),
         params={
             "min_track": min_track,
             "detector": f"S3FD, scale {DETECTOR_SCALE}, probability {DETECTOR_THRESHOLD}",

@@ -36,6 +36,7 @@ class ExtractorSpec:
         columns: names and Arrow types of the feature row.
         what: one line for listings.
         picture: wants `Batch.subject`, the picture that the run's crop defines.
+        frames: wants the full frames and nothing found in them; no face is searched for it.
         faces: wants face observations.
         audio: wants the clip's sound.
         track: wants the faces of the whole clip before its first frame, see `Context.track`; a clip whose faces are not
@@ -52,6 +53,7 @@ class ExtractorSpec:
     columns: Mapping[str, pa.DataType]
     what: str
     picture: bool = False
+    frames: bool = False
     faces: bool = False
     audio: bool = False
     track: bool = False
@@ -145,7 +147,7 @@ class ClipExtractor(Protocol):
     def __init__(self, spec: ExtractorSpec, context: Context) -> None: ...
 
     def push(self, batch: Batch) -> None:
-        """Takes the next frames (never called for extractors that want neither picture nor faces)."""
+        """Takes the next frames (never called for extractors that want neither picture nor frames nor faces)."""
         ...
 
     def finish(self) -> dict[str, Any]:

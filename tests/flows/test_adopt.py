@@ -7,26 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import pytest
-from talkforge.core.errors import WeightsError
-from talkforge.core.weights import weights_store
 from talkforge.flows.build_dataset import BuildConfig, build
-from talkforge.tasks.extractor import extractors
-
-LIGHT = ["arkit52", "speech-envelope"]
-
-
-@pytest.fixture
-def clips(sample_clips: Path, tmp_path: Path) -> Path:
-    try:
-        for weight in {weight for name in LIGHT for weight in extractors.get(name).weights}:
-            weights_store().path(weight)
-    except WeightsError as error:
-        pytest.skip(str(error))
-    (tmp_path / "clips").mkdir()
-    for name in ("jwp-intro-0", "test-movie-0"):
-        shutil.copy(sample_clips / f"{name}.mp4", tmp_path / "clips")
-    return tmp_path / "clips"
+from talkforge.tests.flows.conftest import LIGHT
 
 
 def settings(clips: Path, out: Path, **values: Any) -> BuildConfig:

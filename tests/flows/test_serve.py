@@ -18,13 +18,11 @@ from typing import Any
 import pytest
 import talkforge
 import yaml
-from talkforge.core.errors import ConfigError, InputError, WeightsError
-from talkforge.core.weights import weights_store
+from talkforge.core.errors import ConfigError, InputError
 from talkforge.flows.serve import EXAMPLE, describe, read_deployments
-from talkforge.tasks.extractor import extractors
+from talkforge.tests.flows.conftest import LIGHT
 
 ROOT = Path(talkforge.__file__).parent
-LIGHT = ["arkit52", "speech-envelope"]
 BUILD = {"name": "one", "flow": "build", "parameters": {"config": {"dataset": "folder", "root": "in", "out": "out"}}}
 START = datetime(2026, 3, 28, 12, tzinfo=UTC)  # the day before clocks change in Berlin
 
@@ -151,19 +149,6 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.fixture
-def clips(sample_clips: Path, tmp_path: Path) -> Path:
-    try:
-        for weight in {weight for name in LIGHT for weight in extractors.get(name).weights}:
-            weights_store().path(weight)
-    except WeightsError as error:
-        pytest.skip(str(error))
-    (tmp_path / "in").mkdir()
-    for name in ("jwp-intro-0", "jwp-intro-1"):
-        shutil.copy(sample_clips / f"{name}.mp4", tmp_path / "in")
-    return tmp_path / "in"
-
-
 def wait(process: subprocess.Popen[bytes], log: Path, ready: Callable[[], bool]) -> None:
     until = time.monotonic() + 240
     while not ready():
@@ -187,7 +172,7 @@ def processes(session: int) -> list[str]:
 
 @pytest.mark.slow
 def test_a_served_build_fires_by_itself_and_does_what_is_new(clips: Path, sample_clips: Path, tmp_path: Path) -> None:
-    settings = {"dataset": "folder", "root": "in", "out": "out", "cache": "cache", "extractors": LIGHT}
+    settings = {"dataset": "folder", "root": "clips", "out": "out", "cache": "cache", "extractors": LIGHT}
     config = settings | {"size": 128, "shard_clips": 1, "workers": 2}
     entry = {"name": "often", "flow": "build", "cron": "* * * * * */20", "parameters": {"config": config}}
     (tmp_path / "serve.py").write_text(SERVE)
@@ -199,7 +184,7 @@ def test_a_served_build_fires_by_itself_and_does_what_is_new(clips: Path, sample
         process = subprocess.Popen(command, env=surroundings, stdout=file, stderr=subprocess.STDOUT)
     try:
         wait(process, log, lambda: decodes(tmp_path / "out") == [1, 1])
-        shutil.copy(sample_clips / "test-movie-0.mp4", clips)
+        shutil.copy(sample_clips / "test-movie-1.mp4", clips)
         wait(process, log, lambda: "3 clips: 3 rows, 0 rejects; 1 shards built now" in log.read_text())
         assert decodes(tmp_path / "out") == [1, 1, 1]
         wait(process, log, lambda: "3 clips: 3 rows, 0 rejects; up to date" in log.read_text())

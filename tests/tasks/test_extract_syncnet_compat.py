@@ -14,13 +14,17 @@ from talkforge.datasets.audio import read_audio
 from talkforge.datasets.video import open_video, resample
 from talkforge.models.loading import load_strict
 from talkforge.models.syncnet import FoldedSyncNet, SyncNet
+from talkforge.tasks.extract import ClipFile, extract_clip
+from talkforge.tasks.extract_faces import FACES
 from talkforge.tasks.extract_syncnet_compat import COMPAT, COMPAT_50, EXTRACTORS, CompatVectors
 from talkforge.tasks.extractor import Batch, Context, ExtractorSpec
 from talkforge.tasks.faces import overlap
+from talkforge.tasks.features import FeatureStore
 from talkforge.tasks.syncnet_chain import DETECTOR, LEAD, Cuts, Follower, LossyCrop, chain_sound, faces_in
 from talkforge.tasks.syncnet_tracks import NoTrack
-from talkforge.tests.media_factory import tone
+from talkforge.tests.media_factory import numbered, tone, write_clip
 from talkforge.tests.models.test_syncnet import random_weights
+from talkforge.tests.tasks.one_row import need
 
 Box = tuple[float, float, float, float]
 
@@ -217,7 +221,29 @@ def test_frames_come_late_and_cuts_in_time(zeros, monkeypatch: pytest.MonkeyPatc
     assert row["track"].tolist() == [0] * 65 + [1] * 55
 
 
+@pytest.mark.parametrize("crop", ["face", "none"])
+def test_no_other_face_search_runs_for_it(crop: str, zeros, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """S3FD looks at each frame; MediaPipe at none, unless somebody else asks, and then the row is the same."""
+    use(monkeypatch, TestReasons.whole, zeros)
+    video = write_clip(tmp_path / "a.mp4", [numbered(7, 160, 160)] * 60, audio=tone(2.4))
+    need("mediapipe-face-landmarker")
+    clip, rows, works = ClipFile(video, video), [], []
+    for company in ([], [FACES]):
+        store = FeatureStore(tmp_path / str(len(company)), crop)
+        works.append(Counters())
+        extract_clip(clip, clip.content(), [COMPAT_50, *company], store, works[-1])
+        row = store.find(COMPAT_50, clip.content())
+        assert row is not None and row.reason is None
+        rows.append(row.path.read_bytes())
+        assert (store.find(FACES, clip.content()) is None) == (not company)
+    alone, together = works
+    assert (alone.decodes, alone.frames_decoded, alone.face_detections) == (1, 60, 0)
+    assert alone.forwards["s3fd-syncnet"] == 60
+    assert (together.decodes, together.face_detections, together.forwards) == (1, 60, alone.forwards)
+    assert rows[0] == rows[1]
+
+
 def test_both_variants_want_all_their_weights() -> None:
     for spec in EXTRACTORS:
-        assert {"syncnet-v2", "s3fd-syncnet"} < set(spec.weights)
+        assert {"syncnet-v2", "s3fd-syncnet"} == set(spec.weights)
     assert COMPAT.params["min_track"] == 100
