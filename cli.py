@@ -17,7 +17,7 @@ import click
 from .commands.auditing import audit
 from .commands.base import JSON, Group
 from .commands.data import build, serve, status
-from .commands.generation import generate
+from .commands.generation import generate, priors, testset
 from .commands.scoring import benchmark, eval_command, leaderboard
 from .commands.training import train
 from .commands.weights import weights
@@ -59,7 +59,20 @@ def doctor(as_json: bool) -> None:
     table(report["metrics"], ["id", "runs", "why_not"])
 
 
-for _command in (build, status, serve, train, eval_command, benchmark, leaderboard, audit, generate, weights):
+for _command in (
+    build,
+    status,
+    serve,
+    train,
+    eval_command,
+    benchmark,
+    leaderboard,
+    audit,
+    generate,
+    priors,
+    testset,
+    weights,
+):
     cli.add_command(_command)
 
 

@@ -1,7 +1,8 @@
-"""`talkforge generate`: videos from built-in methods."""
+"""`talkforge generate` and what it needs: named priors of emotions, and test sets."""
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,11 @@ from typing import Any
 import click
 
 from ..core.errors import EXIT_OK, EXIT_REJECTS
-from ..core.terminal import say
-from .base import FILE, FOLDER
+from ..core.terminal import say, table
+from .base import FILE, FOLDER, JSON, Group
+
+BY = click.Choice(["emotion", "clip"])
+SOURCES = ("portrait", "audio", "emotion", "emotion_video")
 
 
 @click.command()
@@ -18,33 +22,129 @@ from .base import FILE, FOLDER
 @click.option("--portrait", type=FILE, help="Image, or a clip whose first frame is taken.")
 @click.option("--audio", type=FILE, help="Sound file, or a clip with sound.")
 @click.option("--emotion", help="Name of the emotion, for methods that take one.")
+@click.option("--emotion-video", type=FILE, help="Clip whose emotion is taken instead of a named one.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="MP4 file, or a folder for many items.")
-@click.option("--testset", type=FILE, help="YAML with items (id, portrait, audio, video).")
+@click.option("--testset", type=FILE, help="YAML with items (id, portrait, audio, video, emotion, emotion_video).")
 @click.option("--real", type=FOLDER, help="Folder of real clips: each drives its own first frame.")
+@click.option("--run", type=FOLDER, help="dice-talk: folder of the training to generate with.")
+@click.option(
+    "--priors", type=click.Path(path_type=Path), help="dice-talk: file of named priors.  [default: the run's]"
+)
+@click.option("--seed", type=click.IntRange(0), help="dice-talk: of the noise.  [default: 0]")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Any option of the method, e.g. steps=10.")
 @click.option("--workers", type=click.IntRange(1), help="Threads.  [default: one a core]")
 @click.option("--no-prefect", is_flag=True, help="Run in this process alone, without Prefect.")
 @click.option("--strict", is_flag=True, help="Exit with 1 when any item gave no video.")
-def generate(method: str, out: Path, workers: int | None, no_prefect: bool, strict: bool, **source: Any) -> None:
-    """Makes videos with METHOD (copy, still, warp).
+@click.option("--dry-run", is_flag=True, help="Say what would be made; write nothing.")
+@JSON
+def generate(
+    method: str,
+    out: Path,
+    run: Path | None,
+    priors: Path | None,
+    seed: int | None,
+    overrides: tuple[str, ...],
+    workers: int | None,
+    no_prefect: bool,
+    strict: bool,
+    dry_run: bool,
+    as_json: bool,
+    **source: Any,
+) -> None:
+    """Makes videos with METHOD (copy, still, warp, dice-talk).
 
     \b
     talkforge generate warp --portrait face.png --audio speech.wav --out out.mp4
     talkforge generate still --real data/real --out runs/still
+    talkforge generate dice-talk --run runs/dice --portrait face.png --audio speech.wav --emotion happy --out out.mp4
+    talkforge generate dice-talk --run runs/dice --testset set.yaml --out videos --set guidance.conditions=4
     """
     from ..flows.generate import generate as run_generate
-    from ..flows.generate import generate_one, items_of
+    from ..flows.generate import generate_one, item_of, items_of, open_method, plan
 
-    if source["testset"] is None and source["real"] is None:
-        generate_one(method, out, source["portrait"], source["audio"], source["emotion"])
+    if source["emotion"] and source["emotion_video"]:
+        raise click.UsageError("give --emotion or --emotion-video, not both")
+    one = source["testset"] is None and source["real"] is None
+    given = [source[name] for name in SOURCES]
+    items = [item_of(method, out, *given)] if one else items_of(source["testset"], source["real"])
+    opened = open_method(method, overrides, run=run, priors=priors, seed=seed)
+    if dry_run:
+        _show(plan(method, items, out, opened, many=not one), as_json)
+        return
+    if one:
+        facts = generate_one(method, out, *given, opened=opened)
+        if as_json:
+            click.echo(json.dumps({"video": str(out), **facts, "made_with": dict(opened.facts)}, indent=2))
+        if facts.get("faces_in_portrait", 1) > 1:
+            say(f"the portrait shows {facts['faces_in_portrait']} faces; the largest one was taken")
         say(f"video: {out}")
         return
     from ..flows.engine import default_workers
 
-    items = items_of(source["testset"], source["real"])
-    done = run_generate(method, items, out, workers=workers or default_workers(), use_prefect=not no_prefect)
-    failed = [one for one in done if one.reason]
-    for one in failed:
-        say(f"no video for {one.id}: {one.reason}: {one.message}")
-    fresh = sum(one.fresh for one in done)
+    threads = workers or default_workers()
+    done = run_generate(method, items, out, workers=threads, use_prefect=not no_prefect, opened=opened)
+    failed = [item for item in done if item.reason]
+    for item in failed:
+        say(f"no video for {item.id}: {item.reason}: {item.message}")
+    fresh = sum(item.fresh for item in done)
     say(f"{len(done) - len(failed)} of {len(done)} videos in {out}, {fresh} made now")
     sys.exit(EXIT_REJECTS if strict and failed else EXIT_OK)
+
+
+def _show(planned: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(planned, indent=2))
+        return
+    click.echo(f"{planned['method']}, version {planned['version']}")
+    for name, value in planned["made_with"].items():
+        click.echo(f"  {name.replace('_', ' ')}: {', '.join(value) if isinstance(value, list) else value}")
+    table(planned["items"], ["id", "seconds", "emotion", "state", "video"])
+
+
+@click.command()
+@click.option("--run", type=FOLDER, required=True, help="Folder of a training of dice-talk or of dice-embedder.")
+@click.option("--data", type=FOLDER, help="Folder of a build.  [default: the one that the run was trained on]")
+@click.option("--split", default="train", show_default=True, help="Of the build.")
+@click.option(
+    "--by", type=click.Choice(["emotion", "clip"]), default="emotion", show_default=True, help="A prior for each."
+)
+@click.option("--out", type=FILE, help="Gets the priors, .npz.  [default: priors.npz in the run, for generate]")
+@JSON
+def priors(run: Path, data: Path | None, split: str, by: Any, out: Path | None, as_json: bool) -> None:
+    """Writes the mean emotion prior of each emotion of a build, so that emotions have names in generation.
+
+    \b
+    talkforge priors --run runs/dice
+    talkforge priors --run runs/dice --data data/hdtf --by clip --out clips.npz
+    """
+    from ..flows.priors import make_priors
+
+    made = make_priors(run, data, out, split=split, by=by)
+    if as_json:
+        click.echo(json.dumps(made, indent=2))
+    else:
+        table([{"prior": name, "clips": count} for name, count in made["clips"].items()], ["prior", "clips"])
+    say(f"priors: {made['out']}")
+
+
+@click.group(cls=Group)
+def testset() -> None:
+    """Test sets: which portrait, sound and emotion each video is made from."""
+
+
+@testset.command()
+@click.option("--protocol", required=True, help="mead-dice: neutral portrait, the same person's emotional clips.")
+@click.option("--data", type=FOLDER, required=True, help="Folder of a build.")
+@click.option("--split", default="test", show_default=True, help="Of the build; people whom no training has seen.")
+@click.option("--limit", type=click.IntRange(1), help="Clips of each person and emotion.  [default: all]")
+@click.option("--out", type=FILE, required=True, help="YAML file; its paths are relative to it.")
+def make(protocol: str, data: Path, split: str, limit: int | None, out: Path) -> None:
+    """Writes the test set of a protocol over a build, frozen by the sha256 of its files.
+
+    \b
+    talkforge testset make --protocol mead-dice --data data/mead --out sets/mead_dice.yaml
+    """
+    from ..flows.testsets import make_testset
+
+    count = make_testset(protocol, data, out, split=split, limit=limit)
+    say(f"{count} items: {out}")

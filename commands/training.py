@@ -32,11 +32,12 @@ def train(
     prefect: bool,
     as_json: bool,
 ) -> None:
-    """Trains SYSTEM on a build: dice-embedder. Of dice-talk there is the --dry-run only.
+    """Trains SYSTEM on a build: dice-embedder, or dice-talk, which needs a trained embedder.
 
     \b
     talkforge train dice-embedder --data data/mead --out runs/embedder --preset tiny
     talkforge train dice-embedder --data data/mead --out runs/embedder --preset tiny --resume --set optimiser.lr=5e-5
+    talkforge train dice-talk --data data/mead --out runs/dice --preset tiny --set embedder=runs/embedder
     talkforge train dice-talk --preset full --dry-run --json
     """
     if dry_run:

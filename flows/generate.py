@@ -2,52 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+
+from pydantic import Field
 
 from ..core.config import Config, digest, read_yaml, validate
 from ..core.errors import InputError, TalkForgeError, WeightsError
 from ..core.hashing import file_sha256
 from ..core.lock import owned
-from ..core.registry import resolve
 from ..core.shards import write_json
 from ..datasets.folder import scan_folder
-from ..tasks.methods import Method, TestItem, methods
+from ..datasets.video import FPS
+from ..tasks.methods import Method, Opened, TestItem, methods, read_sound
 from .engine import Engine, run
 
 
 class TestSet(Config):
-    """A test set file; its paths are relative to the file."""
+    """A test set file; its paths are relative to the file.
+
+    Attributes:
+        name: of the set.
+        items: what is generated.
+        protocol: how the set was made, where a command made it.
+        sha256: of files of the items, by their paths as the items have them; a file that has another one is refused.
+    """
 
     __test__ = False
 
     name: str
     items: list[TestItem]
+    protocol: dict[str, Any] | None = None
+    sha256: dict[str, str] = Field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> list[TestItem]:
         """The items of a YAML file, paths resolved.
 
         Raises:
-            ConfigError: not a test set. InputError: an id is not a plain file name, or stands twice.
+            ConfigError: not a test set. InputError: an id is no path below a folder, or stands twice; a file is not
+            the one that the set was made with.
         """
         loaded = validate(cls, read_yaml(path), where=str(path))
         items = [_resolved(item, path.parent) for item in loaded.items]
-        ids = [item.id for item in items]
-        for name in ids:
-            if Path(name).name != name or name in {".", ".."}:
-                raise InputError(f"{path}: id '{name}' is not a plain file name")
-            if ids.count(name) > 1:
+        seen: set[str] = set()
+        for name in (item.id for item in items):
+            parts = name.split("/")
+            if PurePosixPath(name).is_absolute() or "\\" in name or {"", ".", ".."} & set(parts):
+                raise InputError(f"{path}: id '{name}' is no file name, nor a path below a folder")
+            if name in seen:
                 raise InputError(f"{path}: id '{name}' stands twice")
+            seen.add(name)
+        for name, wanted in loaded.sha256.items():
+            if not (path.parent / name).is_file():
+                raise InputError(f"{path}: there is no file {name}")
+            if file_sha256(path.parent / name) != wanted:
+                raise InputError(f"{path}: {name} is not the file that the set was made with", hint="make the set anew")
         return items
 
 
 def _resolved(item: TestItem, base: Path) -> TestItem:
-    video = None if item.video is None else base / item.video
-    return replace(item, portrait=base / item.portrait, audio=base / item.audio, video=video)
+    optional = {name: getattr(item, name) for name in ("video", "emotion_video")}
+    there = {name: base / place for name, place in optional.items() if place is not None}
+    return replace(item, portrait=base / item.portrait, audio=base / item.audio, **there)
 
 
 def items_from_clips(folder: Path) -> list[TestItem]:
@@ -63,26 +84,47 @@ def items_of(testset: Path | None, real: Path | None) -> list[TestItem]:
     return TestSet.read(testset) if testset else items_from_clips(real or Path())
 
 
-def generate_one(method_id: str, out: Path, portrait: Path | None, audio: Path | None, emotion: str | None) -> None:
-    """One video from a portrait and a sound. Raises InputError when one of them is not given or not there."""
-    method = methods.get(method_id)
+def item_of(
+    method_id: str, out: Path, portrait: Path | None, audio: Path | None, emotion: str | None, clip: Path | None = None
+) -> TestItem:
+    """The item of one video from a portrait and a sound. Raises InputError when something is not given or not there."""
+    methods.get(method_id)
     if portrait is None:
         raise InputError("no --portrait was given", hint="an image, or a clip whose first frame is taken")
     sound = audio or portrait
-    for path in (portrait, sound):
-        if not path.is_file():
+    for path in (portrait, sound, clip):
+        if path is not None and not path.is_file():
             raise InputError(f"there is no file {path}")
     if out.suffix.lower() != ".mp4":
         raise InputError(f"--out {out} is no .mp4 file", hint="a folder goes with --testset or --real")
-    item = TestItem(out.stem, portrait, sound, portrait if method_id == "copy" else None, emotion)
+    return TestItem(out.stem, portrait, sound, portrait if method_id == "copy" else None, emotion, clip)
+
+
+def generate_one(
+    method_id: str,
+    out: Path,
+    portrait: Path | None,
+    audio: Path | None,
+    emotion: str | None,
+    emotion_video: Path | None = None,
+    opened: Opened | None = None,
+) -> dict[str, Any]:
+    """One video from a portrait and a sound, and facts about it.
+
+    Raises:
+        InputError: something is not given or not there.
+        What the method raises.
+    """
+    item = item_of(method_id, out, portrait, audio, emotion, emotion_video)
+    ready = opened or methods.get(method_id).open()
     check_target(out, item)
     out.parent.mkdir(parents=True, exist_ok=True)
-    resolve(method.target)(item, out)
+    return dict(ready.make(item, out) or {})
 
 
 def check_target(target: Path, item: TestItem) -> None:
     """Refuses to write a video over what it is made from."""
-    for path in (item.portrait, item.audio, item.video):
+    for path in (item.portrait, item.audio, item.video, item.emotion_video):
         if path is not None and target.exists() and target.samefile(path):
             raise InputError(f"{target} would be written over its own input", hint="give --out another place")
 
@@ -96,76 +138,121 @@ class Generated:
     fresh: bool
     reason: str | None = None
     message: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 def generate(
-    method_id: str, items: Sequence[TestItem], out: Path, *, workers: int, use_prefect: bool
+    method_id: str,
+    items: Sequence[TestItem],
+    out: Path,
+    *,
+    workers: int,
+    use_prefect: bool,
+    opened: Opened | None = None,
 ) -> list[Generated]:
     """Runs a method over items into `out/<id>.mp4`; an item whose inputs are unchanged is not made again.
 
     A failed item has its reason in the list and in `out/generation.json`, and no video.
+
+    Args:
+        opened: the method with its options, see `Method.open`; None opens it without any.
     """
     method = methods.get(method_id)
+    ready = opened or method.open()
     with owned(out):
         done = run(
             f"generate-{method_id}",
-            partial(_all, method=method, items=items, out=out),
+            partial(_all, method=method, opened=ready, items=items, out=out),
             workers=workers,
             use_prefect=use_prefect,
         )
-        write_json(out / "generation.json", {"method": method.id, "version": method.version, "items": _rows(done)})
+        head = {"method": method.id, "version": method.version, **({"made_with": ready.facts} if ready.facts else {})}
+        write_json(out / "generation.json", {**head, "items": _rows(done)})
     return done
 
 
-def _all(engine: Engine, *, method: Method, items: Sequence[TestItem], out: Path) -> list[Generated]:
-    return engine.map(f"generate {method.id}", partial(generate_item, method, out), items)
+def plan(
+    method_id: str, items: Sequence[TestItem], out: Path, opened: Opened | None = None, *, many: bool = True
+) -> dict[str, Any]:
+    """What `generate` would make, JSON-ready; sounds are read, and nothing is written.
+
+    Args:
+        many: `out` is a folder of many videos, not the one video.
+    """
+    method = methods.get(method_id)
+    ready = opened or method.open()
+    rows = [_planned(method, ready, item, out, many=many) for item in items]
+    return {"method": method.id, "version": method.version, "made_with": dict(ready.facts), "items": rows}
+
+
+def _planned(method: Method, opened: Opened, item: TestItem, out: Path, *, many: bool) -> dict[str, Any]:
+    row: dict[str, Any] = {"id": item.id, "video": str(_places(out, item)[0] if many else out), "emotion": item.emotion}
+    try:
+        frames = opened.check(item) if opened.check else read_sound(item)[1]
+        done = many and is_current(method, out, item, opened)
+        return row | {"seconds": frames / FPS, "state": "there" if done else "to be made"}
+    except TalkForgeError as error:
+        return row | {"seconds": None, "state": f"{error.reason}: {error.message}"}
+
+
+def _all(engine: Engine, *, method: Method, opened: Opened, items: Sequence[TestItem], out: Path) -> list[Generated]:
+    return engine.map(f"generate {method.id}", partial(generate_item, method, out, opened=opened), items)
 
 
 def _rows(done: Sequence[Generated]) -> list[dict[str, Any]]:
-    return [{"id": one.id, "reason": one.reason, "message": one.message or None} for one in done]
+    return [{"id": one.id, "reason": one.reason, "message": one.message or None, **one.facts} for one in done]
 
 
-def generate_item(method: Method, out: Path, item: TestItem) -> Generated:
+def generate_item(method: Method, out: Path, item: TestItem, opened: Opened | None = None) -> Generated:
     """One item's video, made unless it is there already from the same inputs."""
+    ready = opened or method.open()
     target, marker = _places(out, item)
     try:
-        identity = _identity(method, item)
-        if is_current(method, out, item):
-            return Generated(item.id, target, fresh=False)
+        identity = _identity(method, item, ready)
+        if is_current(method, out, item, ready):
+            facts = json.loads(marker.read_text(encoding="utf-8")).get("facts", {})
+            return Generated(item.id, target, fresh=False, facts=facts)
         check_target(target, item)
         if target.exists() and not marker.is_file():
             raise InputError(f"{target.name} is there already and was not made by this command")
         target.parent.mkdir(parents=True, exist_ok=True)
-        resolve(method.target)(item, target)
-        write_json(marker, {"identity": identity})
-        return Generated(item.id, target, fresh=True)
+        facts = dict(ready.make(item, target) or {})
+        write_json(marker, {"identity": identity, **({"facts": facts} if facts else {})})
+        return Generated(item.id, target, fresh=True, facts=facts)
     except WeightsError:  # no item can do without them, so the run ends here with the way to get them
         raise
     except TalkForgeError as error:
         return Generated(item.id, None, fresh=False, reason=error.reason, message=error.message)
 
 
-def is_current(method: Method, out: Path, item: TestItem) -> bool:
+def is_current(method: Method, out: Path, item: TestItem, opened: Opened | None = None) -> bool:
     """Whether the item's video is there and was made by this version of the method from these inputs."""
     target, marker = _places(out, item)
     there = target.is_file() and marker.is_file()
-    return there and _identity(method, item) in marker.read_text(encoding="utf-8")
+    return there and _identity(method, item, opened or method.open()) in marker.read_text(encoding="utf-8")
 
 
 def _places(out: Path, item: TestItem) -> tuple[Path, Path]:
     return out / f"{item.id}.mp4", out / "_done" / f"{item.id}.json"
 
 
-def _identity(method: Method, item: TestItem) -> str:
-    return digest({"method": [method.id, method.version], "item": _content(item)})
+def _identity(method: Method, item: TestItem, opened: Opened) -> str:
+    options = {"options": opened.identity} if opened.identity else {}
+    return digest({"method": [method.id, method.version], "item": _content(item), **options})
 
 
 def _content(item: TestItem) -> dict[str, Any]:
     """The item with its files replaced by their digests."""
     facts = asdict(item)
-    for name in ("portrait", "audio", "video"):
-        path = facts[name]
-        if path is not None and not path.is_file():
-            raise InputError(f"{item.id}: there is no file {path}")
-        facts[name] = path and file_sha256(path)
+    if item.emotion_video is None:
+        del facts["emotion_video"]  # what was made before items had one is what it is
+    for name in [name for name, value in facts.items() if isinstance(value, Path)]:
+        if not facts[name].is_file():
+            raise InputError(f"{item.id}: there is no file {facts[name]}")
+        facts[name] = file_sha256(facts[name])
     return facts
+
+
+def open_method(method_id: str, overrides: Iterable[str] = (), **values: Any) -> Opened:
+    """A method with the options of a command line; see `Method.open`."""
+    return methods.get(method_id).open(overrides, **values)

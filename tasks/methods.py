@@ -1,22 +1,24 @@
 """What a generation method is, and the three that are built in.
 
 A method turns one test item (portrait, sound, where there is one the real clip) into one video. Built-in methods need
-no weights beyond the face landmarker: `copy` bounds a score from above, `still` from below, `warp` stands between.
+no weights beyond the face landmarker: `copy` bounds a score from above, `still` from below, `warp` stands between. A
+method with options, say which training's weights it takes, names a `Config` of them and is opened with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from ..core.counters import Counters
-from ..core.errors import InputError, NotMedia
-from ..core.registry import Registry
+from ..core.errors import ConfigError, InputError, NotMedia
+from ..core.registry import Registry, resolve
 from ..datasets.audio import SAMPLES_PER_FRAME, read_audio
 from ..datasets.encode import VideoWriter, reencode_clip
 from ..datasets.video import FPS, open_video, probe
@@ -35,6 +37,7 @@ class TestItem:
         audio: sound file or a clip with sound.
         video: the real clip, where there is one.
         emotion: name, where the method takes one.
+        emotion_video: clip whose emotion is taken, where the method takes one.
     """
 
     __test__ = False
@@ -44,6 +47,28 @@ class TestItem:
     audio: Path
     video: Path | None = None
     emotion: str | None = None
+    emotion_video: Path | None = None
+
+
+# Writes the item's video; a typed error is a failed item. May give facts about the video, JSON-ready.
+Generate = Callable[[TestItem, Path], Mapping[str, Any] | None]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A method that is ready to work.
+
+    Attributes:
+        make: see `Generate`.
+        identity: what its videos depend on beside the item, JSON-ready: digests of settings and weights, no paths.
+        facts: what is said of it in `generation.json`.
+        check: how many frames an item's video will have, without making it; None: those of `read_sound`.
+    """
+
+    make: Generate
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    check: Callable[[TestItem], int] | None = None
 
 
 @dataclass(frozen=True)
@@ -54,19 +79,33 @@ class Method:
         id: its name.
         version: raised whenever the same item would give another video.
         what: one line for listings.
-        target: "module:function" of a `Generate`: writes the item's video; a typed error is a failed item.
+        target: "module:function" of a `Generate`; with options, of a function (options) -> `Opened`.
+        options: "module:Class" of the `Config` with its options; empty where it has none.
     """
 
     id: str
     version: int
     what: str
     target: str
+    options: str = ""
+
+    def open(self, overrides: Iterable[str] = (), **values: Any) -> Opened:
+        """The method with its options: `key=value` texts, and values of which None means "not given".
+
+        Raises:
+            ConfigError: an option that the method does not have, or a value that does not fit.
+            What opening raises.
+        """
+        given = [f"--{name}" for name, value in values.items() if value is not None] + [f"--set {o}" for o in overrides]
+        if self.options:
+            return resolve(self.target)(resolve(self.options).load(None, overrides, **values))
+        if given:
+            raise ConfigError(f"method {self.id} takes no {given[0]}", hint="it has no options")
+        return Opened(resolve(self.target))
 
 
 methods: Registry[Method] = Registry("method")
 methods.discover("talkforge.tasks", "METHODS", key=lambda method: method.id)
-
-Generate = Callable[[TestItem, Path], None]
 
 
 def read_portrait(path: Path) -> np.ndarray:

@@ -33,7 +33,7 @@ from .denoiser import Denoiser, DenoiserInputs
 from .denoiser_config import ConditionsConfig, DiceTalkConfig, GuidanceConfig
 from .edm import Preconditioning, add_noise, draw_sigma, euler, schedule
 from .embedder import Prior, randn
-from .emotion_bank import EmotionBank
+from .emotion_bank import Emotion, EmotionBank
 from .emotion_head import EmotionHead, discrimination_loss
 from .guidance import Branch, branch_weights, guided
 from .tiny_vae import TinyEncoders, vae_loss
@@ -42,6 +42,7 @@ from .windows import decode_chunks, double_rate, over_windows
 Batch = Mapping[str, Any]
 Parts = dict[str, torch.Tensor | float | None]
 CONDITIONS = ("audio", "image", "emotion")
+USAGE_STEPS = 100  # after so many the bank's count of retrievals begins anew
 
 
 class Encoders(Protocol):
@@ -123,18 +124,38 @@ class DiceTalk(nn.Module):
         Raises:
             InputError: a part of the batch is missing, or shapes do not fit.
         """
+        if self._vae_alone():
+            need(batch, "pictures")
+            zero = batch["pictures"].new_zeros(())
+            return self._add_vae(zero, {}, batch, generator)
         given = prepare(batch, self.encoders, self.config)
         need(given, "latents", "audio", "mu", "mask", *(["emotion"] if self.head is not None else []))
         latents: torch.Tensor = given["latents"]
         prior = self._draw_prior(given, generator)
+        if self.training and self.config.bank.mode == "bank":
+            self.bank.reseed(prior)  # before the codes are part of this step's graph
         keep = draw_conditions(len(latents), self.config.conditions, generator).to(latents.device)
-        inputs, loss_vq = self._inputs(given, prior, keep, retrieve=None)
+        inputs, emotion = self._inputs(given, prior, keep, retrieve=None)
         sigma = draw_sigma(latents[:, 0, 0, 0, 0], self.config.diffusion, generator)
         noisy = add_noise(latents, sigma, generator)
         denoised, features = self._predict(noisy, sigma, inputs)
         loss_denoise = self.preconditioning.loss(denoised, latents, sigma).mean()
-        parts: Parts = {"denoise": loss_denoise.detach(), "vq": loss_vq.detach()}
-        return self._add_rest(loss_denoise + loss_vq, parts, given, features, generator)
+        parts: Parts = {"denoise": loss_denoise.detach(), "vq": emotion.loss.detach(), **self._usage(emotion)}
+        return self._add_rest(loss_denoise + emotion.loss, parts, given, features, generator)
+
+    def _vae_alone(self) -> bool:
+        """Whether this step is one of the first, which train the VAE only."""
+        return self.training and self.encoders is not None and self.encoders.vae.young
+
+    def _usage(self, emotion: Emotion) -> Parts:
+        """Counts a training step's retrievals; what the last ones were like."""
+        if not self.training or emotion.indices is None:
+            return {}
+        usage = self.bank.usage
+        if int(usage.counts.sum()) >= USAGE_STEPS * len(emotion.indices):
+            usage.restart()
+        usage.update(emotion.indices)
+        return {"codes_used": usage.used(), "code_perplexity": usage.perplexity()}
 
     def _add_rest(
         self,
@@ -150,7 +171,13 @@ class DiceTalk(nn.Module):
             loss_cls, right = discrimination_loss(self.head(features), given["emotion"])
             total = total + self.config.head.weight * loss_cls
             parts |= {"cls": None if right is None else loss_cls.detach(), "emotion_accuracy": right}
-        if self.encoders is not None and "pictures" in given:
+        return self._add_vae(total, parts, given, generator)
+
+    def _add_vae(
+        self, total: torch.Tensor, parts: Parts, given: Batch, generator: torch.Generator | None
+    ) -> tuple[torch.Tensor, Parts]:
+        """The VAE's own loss, while it is trained."""
+        if self.encoders is not None and "pictures" in given and not self.encoders.vae.done:
             loss_vae, numbers = vae_loss(self.encoders.vae, given["pictures"].flatten(0, 1), generator)
             total = total + loss_vae
             parts |= numbers
@@ -221,8 +248,8 @@ class DiceTalk(nn.Module):
 
     def _inputs(
         self, given: Batch, prior: torch.Tensor, keep: torch.Tensor, *, retrieve: bool | None
-    ) -> tuple[DenoiserInputs, torch.Tensor]:
-        """Conditions with those left out that `keep` (B, 3) says, and L_vq."""
+    ) -> tuple[DenoiserInputs, Emotion]:
+        """Conditions with those left out that `keep` (B, 3) says, and what the bank gave."""
         kept = dict(zip(CONDITIONS, keep.to(prior.dtype).unbind(1), strict=True))
         at_inputs = self.config.conditions.absent == "zero_inputs"
         heard, felt = kept["audio"][:, None, None, None], kept["emotion"][:, None]
@@ -236,7 +263,7 @@ class DiceTalk(nn.Module):
             emotion=emotion.tokens if at_inputs else emotion.tokens * felt[..., None],
             mask=given["mask"],
         )
-        return inputs, emotion.loss
+        return inputs, emotion
 
     def _predict(
         self, x: torch.Tensor, sigma: torch.Tensor, inputs: DenoiserInputs

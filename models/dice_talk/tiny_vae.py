@@ -35,22 +35,46 @@ class TinyVae(nn.Module):
     """
 
     spread: torch.Tensor
+    steps: torch.Tensor
 
     def __init__(self, config: VaeConfig, latent_channels: int, target: float) -> None:
         super().__init__()
         self.config, self.target, width = config, target, config.channels
-        down = [nn.Sequential(nn.Conv2d(width, width, 3, 2, 1), Residual(width)) for _ in range(config.downsamples)]
+        # Blocks of 2 x 2 pixels are channels on both ends: convolutions at full size would cost more than all others.
+        halvings = config.downsamples - 1
+        down = [nn.Sequential(nn.Conv2d(width, width, 3, 2, 1), Residual(width)) for _ in range(halvings)]
         up = [
             nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(width, width, 3, padding=1), Residual(width))
-            for _ in range(config.downsamples)
+            for _ in range(halvings)
         ]
         self.encoder = nn.Sequential(
-            nn.Conv2d(3, width, 3, padding=1), *down, nn.SiLU(), nn.Conv2d(width, 2 * latent_channels, 1)
+            nn.PixelUnshuffle(2),
+            nn.Conv2d(12, width, 3, padding=1),
+            Residual(width),
+            *down,
+            nn.SiLU(),
+            nn.Conv2d(width, 2 * latent_channels, 1),
         )
         self.decoder = nn.Sequential(
-            nn.Conv2d(latent_channels, width, 1), *up, nn.SiLU(), nn.Conv2d(width, 3, 3, padding=1)
+            nn.Conv2d(latent_channels, width, 1),
+            Residual(width),
+            *up,
+            nn.SiLU(),
+            nn.Conv2d(width, 12, 3, padding=1),
+            nn.PixelShuffle(2),
         )
         self.register_buffer("spread", torch.ones(()))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))  # of training, a part of checkpoints
+
+    @property
+    def young(self) -> bool:
+        """Whether it is trained alone still."""
+        return int(self.steps) < self.config.alone_steps
+
+    @property
+    def done(self) -> bool:
+        """Whether it is trained no more."""
+        return not self.config.joint and not self.young
 
     @property
     def scale(self) -> torch.Tensor:
@@ -73,7 +97,8 @@ class TinyVae(nn.Module):
 
     @torch.no_grad()
     def follow(self, latents: torch.Tensor) -> None:
-        """Moves `spread` towards the standard deviation of unscaled latents."""
+        """Moves `spread` towards the standard deviation of unscaled latents, and counts the step."""
+        self.steps += 1
         self.spread.lerp_(latents.std().clamp_min(1e-3), self.config.momentum)
 
 

@@ -1,20 +1,35 @@
-"""The system dice-talk: its size and settings by the command, and what it says when it is to be trained."""
+"""The system dice-talk: its size and settings by the command; it learns, goes on, and says what does not fit."""
 
 from __future__ import annotations
 
 import json
 import resource
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
+from PIL import Image
 from talkforge.commands.training import train
-from talkforge.core.errors import ConfigError
+from talkforge.core.errors import ConfigError, InputError, TalkForgeError
+from talkforge.core.registry import resolve
+from talkforge.datasets.synthetic import SyntheticConfig, SyntheticCorpus
+from talkforge.datasets.synthetic_build import write_synthetic
 from talkforge.flows.train import describe, systems
 from talkforge.flows.train import train as run_train
 from talkforge.models.dice_talk.denoiser_config import DiceTalkConfig
-from talkforge.tests.models.dice_talk_cases import needs_diffusers
+from talkforge.models.training.feed import to_device
+from talkforge.models.training.log import read_log
+from talkforge.models.training.state import checkpoints_in, read_checkpoint
+from talkforge.models.training.system import TrainParts
+from talkforge.tasks.clip_prior import ClipPriors
+from talkforge.tasks.talking_batches import TalkingWindows
+from talkforge.tests.models.dice_talk_cases import needs_diffusers, one_thread
+from talkforge.tests.tasks.talking_build import clip_row, write_talking_build
 
 
 def dry(*arguments: str) -> dict[str, Any]:
@@ -51,7 +66,8 @@ def test_settings_change_what_is_counted() -> None:
 def test_presets_are_the_model_s_own() -> None:
     for preset in ("tiny", "full"):
         config: Any = systems.get("dice-talk").settings(preset)
-        assert config.model == DiceTalkConfig.preset(preset)
+        own = DiceTalkConfig.preset(preset)
+        assert replace(config.model, vae=own.vae) == own
         assert type(config).model_validate(json.loads(config.model_dump_json())) == config
 
 
@@ -66,7 +82,137 @@ def test_unknown_settings_are_refused_at_every_depth() -> None:
             systems.get("dice-talk").settings("tiny", [text])
 
 
-def test_training_it_says_that_it_cannot_be_trained_yet(tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    with pytest.raises(ConfigError, match=r"cannot be trained on a build yet.*--dry-run"):
-        run_train("dice-talk", tmp_path / "data", tmp_path / "out", "tiny", ["tensorboard=false", "device=cpu"])
+EMOTIONS = ("angry", "happy", "sad")
+CORPUS = SyntheticConfig(identities=2, takes=2, emotions=EMOTIONS, min_frames=12, max_frames=14)
+MODEL = (
+    *("model.size=32", "model.unet.channels=[32,32]", "model.unet.heads=[2,2]", "model.audio.hidden=8"),
+    *(
+        "model.bank.prior_width=16",
+        "model.vae.channels=8",
+        "model.bank.hidden=16",
+        "model.diffusion.steps=3",
+        "model.vae.alone_steps=0",
+        "model.vae.joint=true",
+    ),
+)
+RUN = ("frames=3", "batch_size=2", "steps=6", "checkpoint_every=3", "sample_every=0", "tensorboard=false", "device=cpu")
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    with one_thread():
+        yield
+
+
+@pytest.fixture(scope="module")
+def embedder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training of a small embedder on synthetic clips."""
+    folder = tmp_path_factory.mktemp("embedder")
+    write_synthetic(folder / "data", SyntheticCorpus(CORPUS), {"train": [0, 1]})
+    small = ("model.width=16", "model.layers=1", "model.feedforward=16", "window=12", "groups_per_batch=2", "steps=2")
+    run_train("dice-embedder", folder / "data", folder / "out", "tiny", [*small, "tensorboard=false", "device=cpu"])
+    return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rows = [clip_row(0, 16), clip_row(1, 14, emotion="happy"), clip_row(2, 12, emotion="neutral")]
+    rows.append(clip_row(3, 12, split="val", emotion="sad"))
+    return write_talking_build(tmp_path_factory.mktemp("build") / "out", rows)
+
+
+def settings(embedder: Path, *overrides: str) -> list[str]:
+    return [*MODEL, *RUN, f"embedder={embedder}", *overrides]
+
+
+def parts_of(data: Path, embedder: Path, *overrides: str) -> TrainParts:
+    spec = systems.get("dice-talk")
+    return resolve(spec.build)(spec.settings("tiny", settings(embedder, *overrides)), data, 0, 1)
+
+
+def learned(out: Path) -> list[tuple[Any, ...]]:
+    return [(row["step"], row["loss"], row["grad_norm"], row["parts"]) for row in read_log(out / "log.jsonl")]
+
+
+@needs_diffusers
+def test_it_goes_on_as_if_it_had_not_stopped(data: Path, embedder: Path, tmp_path: Path) -> None:
+    given = settings(embedder, "model.vae.alone_steps=1", "sample_every=3")
+    run_train("dice-talk", data, tmp_path / "whole", "tiny", given)
+    rows = learned(tmp_path / "whole")
+    assert [set(parts) for _, _, _, parts in rows[:1]] == [{"reconstruction", "kl"}]
+    assert {"denoise", "vq", "cls", "emotion_accuracy", "codes_used", "code_perplexity"} <= rows[1][3].keys()
+    scores = [read_checkpoint(path).facts["score"] for path in checkpoints_in(tmp_path / "whole" / "checkpoints")]
+    assert len(set(scores)) == 2 and all(np.isfinite(score) for score in scores)
+    run_train("dice-talk", data, tmp_path / "out", "tiny", [*given, "steps=4"])
+    run_train("dice-talk", data, tmp_path / "out", "tiny", given, resume=True)
+    assert learned(tmp_path / "out") == rows
+    shapes = {Image.open(path).size for path in sorted((tmp_path / "out" / "samples").glob("*.png"))}
+    assert shapes == {(4 * 32, 4 * 32)}  # portrait and three frames; filmed and made, of two clips
+
+
+@needs_diffusers
+def test_batches_hold_the_sound_and_the_prior_of_their_window(data: Path, embedder: Path) -> None:
+    parts = parts_of(data, embedder, "prior_from=video")
+    batch = next(iter(parts.batches))
+    loader: Any = parts.batches
+    shot = next(iter(TalkingWindows.__iter__(loader.sampler)))[0]
+    assert batch["pictures"].shape == (2, 3, 3, 32, 32) and batch["mask"].shape == (2, 1, 1, 32, 32)
+    steps = batch["audio"][0, :, :, 2, 7]  # a state of step t is t, and 0 outside of the clip
+    frames = int(loader.rows.shards.lengths[shot.clip])
+    wanted = [
+        [t if 0 <= t < 2 * frames else 0 for t in range(2 * f - 4, 2 * f + 6)]
+        for f in range(shot.start, shot.start + 5, 2)
+    ]
+    assert steps.tolist() == wanted
+    priors = ClipPriors.load(embedder, "video")
+    row = loader.rows.shards.window(shot.clip, shot.start, 5)
+    found = priors(row["arkit52_blendshapes"], None)
+    assert (
+        found is not None and np.array_equal(batch["mu"][0], found[0]) and np.array_equal(batch["sigma"][0], found[1])
+    )
+    whole = next(iter(parts_of(data, embedder, "prior_from=video", "prior_of=clip").batches))
+    row = loader.rows.shards[shot.clip]
+    found = priors(row["arkit52_blendshapes"], None)
+    assert found is not None and np.array_equal(whole["mu"][0], found[0])
+    assert not np.array_equal(whole["mu"][0], batch["mu"][0])
+
+
+@needs_diffusers
+def test_a_few_clips_are_learned(data: Path, embedder: Path) -> None:
+    torch.manual_seed(0)
+    parts = parts_of(data, embedder, "model.vae.channels=16")
+    batch = to_device(next(iter(parts.batches)), torch.device("cpu"))
+    optimiser = torch.optim.Adam(parts.model.parameters(), 3e-3)
+    losses = []
+    for step in range(40):
+        torch.manual_seed(step % 4)
+        optimiser.zero_grad()
+        loss: Any = parts.loss_fn(parts.model, batch)
+        loss.total.backward()
+        optimiser.step()
+        losses.append(float(loss.total.detach()))
+    assert np.mean(losses[-8:]) < 0.8 * np.mean(losses[:8])
+
+
+@needs_diffusers
+def test_what_does_not_fit_is_said(data: Path, embedder: Path) -> None:
+    for overrides, message in (
+        (["embedder=null"], "needs emotion priors"),
+        (["model.bank.prior_width=64"], "makes priors of 16 numbers, the model reads 64"),
+        (["audio_column=whisper_tiny_en_states"], "trained on whisper_tiny_states, and the model hears"),
+        (["audio_column=whisper_tiny_en_states", "prior_from=video"], "no column 'whisper_tiny_en_states'"),
+        (["model.audio.states=2"], "2 steps of 1920 numbers a frame"),
+        (["batch_size=3"], "3 clips cannot be shared out"),
+        ([f"embedder={data}"], "is no training"),
+        (["frames=30"], "none of 3 clips can be used"),
+    ):
+        with pytest.raises(TalkForgeError, match=message):
+            parts_of(data, embedder, *overrides)
+
+
+@needs_diffusers
+def test_a_missing_column_names_its_extractor(data: Path, embedder: Path) -> None:
+    with pytest.raises(InputError, match="no column") as caught:
+        parts_of(data, embedder, "audio_column=whisper_tiny_en_states", "prior_from=video")
+    assert "extractor whisper-tiny-en" in str(caught.value.hint)
+    assert "audio_column=whisper_tiny_states" in str(caught.value.hint)

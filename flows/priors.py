@@ -1,0 +1,23 @@
+"""Mean priors of emotions by a training's embedder, for `talkforge priors`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from ..core.lock import owned
+from ..tasks.dice_priors import write_run_priors
+
+
+def make_priors(
+    run: Path,
+    build: Path | None = None,
+    out: Path | None = None,
+    *,
+    split: str = "train",
+    by: Literal["emotion", "clip"] = "emotion",
+) -> dict[str, Any]:
+    """See `tasks.dice_priors.write_run_priors`; JSON-ready. Raises OutputBusy while `run` is being trained."""
+    with owned(run):
+        path, counts = write_run_priors(run, build, out, split=split, by=by)
+    return {"out": str(path), "by": by, "split": split, "clips": counts}

@@ -1,0 +1,316 @@
+"""Batches for systems that learn to animate a portrait: pictures of a window, a portrait, a face mask, and more.
+
+Which window and which portrait is drawn with the sampler's plan, so that a training goes on exactly. A window has F
+frames at 12.5 a second, every second one of the build's 25. What else a system reads of a clip (sound, priors, action
+units) a function adds that it gives along.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import numpy as np
+from PIL import Image
+
+from ..core.emotions import MEAD_EMOTIONS
+from ..core.errors import InputError
+from ..datasets.batches import BalancedGroups
+from ..datasets.shards import ClipShards
+from .face_mask import boxes_in_crop, face_mask
+
+STRIDE = 2  # frames of 25 a second from one picture to the next
+UNKNOWN = -1  # class of a clip whose emotion is not known
+POINTS, TRANSFORM = "faces_mediapipe_points", "crop_transform"
+MAKERS = {POINTS: "faces-mediapipe", TRANSFORM: "crop-video"}
+LABELS = ("identity", "emotion")
+EMOTIONAL, ORDINARY = "emotional", "ordinary"
+CHUNK = 128  # frames that are decoded at once
+COLUMN_CACHE = 128 << 20  # bytes of clips' columns that stay in memory
+
+T = TypeVar("T")
+
+
+class Shot(NamedTuple):
+    """A window of clip number `clip` from frame `start` on, and where its portrait is."""
+
+    clip: int
+    start: int
+    portrait_clip: int
+    portrait_frame: int
+
+
+@dataclass(frozen=True)
+class TalkingClip:
+    """What a row of the build says of a whole clip.
+
+    Attributes:
+        clip_id: its name.
+        frames: of 25 a second.
+        emotion: MEAD class, `UNKNOWN` where there is none.
+        boxes: float64 (frames, 4), the face in the crop video; NaN where there is none.
+        shown: bool (frames,), False where the crop video is black.
+        columns: the other columns, as `ClipShards` gives them.
+    """
+
+    clip_id: str
+    frames: int
+    emotion: int
+    boxes: np.ndarray
+    shown: np.ndarray
+    columns: Mapping[str, Any]
+
+
+# (clip, first frame) -> what a system reads beside pictures, portrait, mask and emotion; arrays of one shape for all
+Extras = Callable[[TalkingClip, int], Mapping[str, np.ndarray]]
+
+
+def span(frames: int) -> int:
+    """Frames at 25 a second from the first to the last picture of a window."""
+    return STRIDE * (frames - 1) + 1
+
+
+class TalkingWindows(BalancedGroups):
+    """Batches of `Shot`s, groups in equal shares.
+
+    The portrait is a frame of one of the clip's partners; of the clip itself, outside the window where it is longer.
+
+    Args:
+        groups: each clip's group; None leaves it out.
+        partners: clips that a clip's portrait may come from, itself or others.
+        batch_size, seed, rank, world_size: see `BalancedGroups`.
+        lengths: frames of each clip, at least `window` for those that have a group.
+        window: see `span`.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[Hashable],
+        partners: Sequence[Sequence[int]],
+        batch_size: int,
+        *,
+        lengths: Sequence[int] | np.ndarray,
+        window: int,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        super().__init__(
+            groups, batch_size, lengths=lengths, window=window, seed=seed, rank=rank, world_size=world_size
+        )
+        self.partners = [list(clips) for clips in partners]
+
+    def _settings(self) -> dict[str, Any]:
+        return super()._settings() | {"partners": self.partners}
+
+    def _cut(self, batches: list[list[int]], window: int, rng: np.random.Generator) -> list[list[Any]]:
+        return [
+            [Shot(part.clip, part.start, *self._portrait(part.clip, part.start, window, rng)) for part in batch]
+            for batch in super()._cut(batches, window, rng)
+        ]
+
+    def _portrait(self, clip: int, start: int, window: int, rng: np.random.Generator) -> tuple[int, int]:
+        other = self.partners[clip][int(rng.integers(len(self.partners[clip])))]
+        length = int(self.lengths[other])
+        if other != clip or length <= window:
+            return other, int(rng.integers(length))
+        frame = int(rng.integers(length - window))  # of those that are not in the window
+        return other, frame if frame < start else frame + window
+
+
+class ByteCache(Generic[T]):
+    """The arrays that were used last, up to so many bytes; what alone is larger is not kept. Empty when pickled."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.held = limit, 0
+        self._items: OrderedDict[int, tuple[T, int]] = OrderedDict()
+
+    def get(self, key: int, make: Callable[[], T], size: Callable[[T], int]) -> T:
+        """The value of a key, made where it is not there."""
+        if key not in self._items:
+            value = make()
+            self._put(key, value, size(value))
+            return value
+        self._items.move_to_end(key)
+        return self._items[key][0]
+
+    def _put(self, key: int, value: T, size: int) -> None:
+        if size > self.limit:
+            return
+        self._items[key] = value, size
+        self.held += size
+        while self.held > self.limit:
+            _, (_, gone) = self._items.popitem(last=False)
+            self.held -= gone
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"limit": self.limit, "held": 0, "_items": OrderedDict()}
+
+
+class TalkingClips:
+    """`Shot`s of a build to items of a batch; a map-style dataset for `models.training.loader.Loader`.
+
+    An item: `pictures` float32 (F, 3, size, size) and `portrait` (3, size, size), RGB in [-1, 1]; `mask` (1, 1, size,
+    size), one box around the face in all of the window; `emotion`, `clip_id`, and what `extras` adds.
+
+    Args:
+        shards: with the columns `POINTS` and `TRANSFORM`, `emotion` if the build has it, and those of `extras`.
+        frames: F.
+        size: side of a picture.
+        box_scale: see `face_mask`.
+        extras: see `Extras`.
+        picture_cache: bytes of resized pictures that stay in memory; 0 decodes the windows only.
+    """
+
+    def __init__(
+        self, shards: ClipShards, *, frames: int, size: int, box_scale: float, extras: Extras, picture_cache: int
+    ) -> None:
+        self.shards, self.frames, self.size, self.box_scale, self.extras = shards, frames, size, box_scale, extras
+        self._columns: ByteCache[TalkingClip] = ByteCache(COLUMN_CACHE)
+        self._pictures: ByteCache[np.ndarray] = ByteCache(picture_cache)
+
+    def __getitem__(self, key: Shot) -> dict[str, Any]:
+        clip = self.clip(key.clip)
+        pictures = self.pictures(key.clip, key.start, span(self.frames))[::STRIDE]
+        portrait = self.pictures(key.portrait_clip, self._face_frame(key), 1)[0]
+        return {
+            "clip_id": clip.clip_id,
+            "emotion": np.int64(clip.emotion),
+            "pictures": _scaled(pictures),
+            "portrait": _scaled(portrait),
+            "mask": self.mask(clip, key.start),
+            **self.extras(clip, key.start),
+        }
+
+    def clip(self, index: int) -> TalkingClip:
+        """What the build says of a clip."""
+        return self._columns.get(index, lambda: self._read(index), _bytes)
+
+    def pictures(self, index: int, start: int, count: int) -> np.ndarray:
+        """uint8 RGB (count, size, size, 3)."""
+        if not self._pictures.limit:
+            return self._decode(index, start, count)
+        whole = self._pictures.get(index, lambda: self._whole(index), lambda made: made.nbytes)
+        return whole[start : start + count]
+
+    def mask(self, clip: TalkingClip, start: int) -> np.ndarray:
+        """(1, 1, size, size): around the face in the window; around that in the whole clip where it shows none."""
+        height, width = self._crop_size(clip)
+        boxes = clip.boxes[start : start + span(self.frames)]
+        boxes = boxes if np.isfinite(boxes).any() else clip.boxes
+        corners = boxes.reshape(1, -1, 2)  # two of each box
+        return face_mask(corners, height, width, self.size, self.box_scale)
+
+    def _crop_size(self, clip: TalkingClip) -> tuple[int, int]:
+        size = int(clip.columns["crop_size"])
+        return size, size
+
+    def _face_frame(self, shot: Shot) -> int:
+        """The portrait's frame, or the nearest one that shows a face if that one is black."""
+        seen = np.isfinite(self.clip(shot.portrait_clip).boxes).all(1)
+        return int(min(np.flatnonzero(seen), key=lambda frame: abs(int(frame) - shot.portrait_frame)))
+
+    def _read(self, index: int) -> TalkingClip:
+        row = self.shards[index]
+        points, transform = row.pop(POINTS), row.pop(TRANSFORM)
+        emotion = row.get("emotion")
+        label = MEAD_EMOTIONS.index(emotion) if emotion in MEAD_EMOTIONS else UNKNOWN
+        boxes, shown = boxes_in_crop(points, transform), np.isfinite(transform).all(1)
+        return TalkingClip(row["clip_id"], row["n_frames"], label, boxes, shown, row)
+
+    def _whole(self, index: int) -> np.ndarray:
+        length = int(self.shards.lengths[index])
+        starts = range(0, length, CHUNK)
+        return np.concatenate([self._decode(index, start, min(CHUNK, length - start)) for start in starts])
+
+    def _decode(self, index: int, start: int, count: int) -> np.ndarray:
+        frames = self.shards.frames(index, start, count)
+        size = (self.size, self.size)
+        if frames.shape[1:3] == size:
+            return frames
+        return np.stack([np.asarray(Image.fromarray(f).resize(size, Image.Resampling.LANCZOS)) for f in frames])
+
+
+def collate(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Items of `TalkingClips` to a batch: arrays stacked, names as a list."""
+    first = items[0]
+    return {
+        name: np.stack([item[name] for item in items])
+        if isinstance(first[name], np.ndarray | np.generic)
+        else [item[name] for item in items]
+        for name in first
+    }
+
+
+def open_clips(folder: Any, split: str, columns: Sequence[str]) -> ClipShards:
+    """A split with the columns of talking batches and `columns`.
+
+    Raises:
+        InputError: the build lacks one of those that no setting names.
+    """
+    whole = ClipShards(folder, split, columns=["clip_id"])
+    there = whole.info["columns"]
+    for column in (POINTS, TRANSFORM, "crop_size"):
+        if column not in there:
+            hint = f"build it with the extractor {MAKERS.get(column, MAKERS[TRANSFORM])}"
+            raise InputError(f"the build has no column '{column}'", hint=hint)
+    labels = [name for name in LABELS if name in there]
+    return ClipShards(folder, split, columns=list(dict.fromkeys([POINTS, TRANSFORM, "crop_size", *labels, *columns])))
+
+
+def usable_groups(shards: ClipShards, frames: int, columns: Sequence[str]) -> list[str | None]:
+    """Each clip's group, `EMOTIONAL` where its emotion is stated, else `ORDINARY`; None where it cannot be used.
+
+    A clip is left out that is shorter than a window, or has one of `columns` null as a whole.
+
+    Raises:
+        InputError: no clip is left.
+    """
+    known = shards.info["columns"]
+    reasons = [shards.values(name) for name in map(reason_column, (POINTS, *columns)) if name in known]
+    emotions = shards.values("emotion") if "emotion" in known else [None] * len(shards)
+    failed = np.array([[value is not None for value in values] for values in reasons], bool).any(0)
+    short = shards.lengths < span(frames)
+    if len(shards) and (failed | short).all():
+        text = f"{short.sum()} have fewer than {span(frames)} frames, {failed.sum()} lack a feature"
+        raise InputError(f"none of {len(shards)} clips can be used: {text}", hint="give fewer frames, or other clips")
+    if not len(shards):
+        raise InputError("the split has no clips")
+    return [None if bad else EMOTIONAL if e else ORDINARY for bad, e in zip(failed | short, emotions, strict=True)]
+
+
+def partners_of(shards: ClipShards, groups: Sequence[str | None]) -> list[list[int]]:
+    """Clips that a clip's portrait may come from.
+
+    For a clip with identity and emotion others of the same identity: neutral ones if there are any, as in the paper's
+    test protocol. Else the clip itself: one person's other videos are of other places.
+    """
+    known = {name: shards.values(name) for name in LABELS if name in shards.info["columns"]}
+    identities, emotions = (known.get(name, [None] * len(shards)) for name in LABELS)
+    people: dict[str, list[int]] = {}
+    for k, (who, emotion, group) in enumerate(zip(identities, emotions, groups, strict=True)):
+        if group is not None and who is not None and emotion is not None:
+            people.setdefault(who, []).append(k)
+    found: list[list[int]] = [[k] for k in range(len(shards))]
+    for clips in people.values():
+        for k in clips:
+            others = [clip for clip in clips if clip != k]
+            calm = [clip for clip in others if emotions[clip] == "neutral"]
+            found[k] = calm or others or [k]
+    return found
+
+
+def reason_column(column: str) -> str:
+    """Where a build says why an extractor's columns are null for a clip."""
+    return column.rpartition("_")[0] + "_reason"
+
+
+def _scaled(pictures: np.ndarray) -> np.ndarray:
+    """uint8 (..., H, W, 3) to float32 (..., 3, H, W) in [-1, 1]."""
+    return np.ascontiguousarray(np.moveaxis(pictures, -1, -3)).astype(np.float32) / 127.5 - 1
+
+
+def _bytes(clip: TalkingClip) -> int:
+    return sum(value.nbytes for value in (clip.boxes, *clip.columns.values()) if isinstance(value, np.ndarray))
