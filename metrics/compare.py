@@ -26,7 +26,7 @@ from .companions import BlockSums, KernelMetric, SetMetric, thinned
 from .emo_score import EmotionMetric
 from .frechet import clips_distance
 from .paired import FEWEST, Engine, PairedDifference, paired_frechet, paired_mean, paired_statistic
-from .theval_score import ClosenessMetric, Table, measures
+from .theval_score import ClosenessMetric, Table
 
 Both = Sequence[tuple[Pair, Pair]]  # this method's pair and the other's, of the same real clip
 
@@ -252,8 +252,8 @@ def _offset(curves: np.ndarray) -> Engine:
 @_compared.register(ClosenessMetric)
 def _of_tables(metric: ClosenessMetric, both: Both, settings: Settings, score: Score) -> Difference:
     """A measure counts where both methods have it, and where the real clip has it if that is its ground truth."""
-    a, b = (_table([one[side].generated for one in both]) for side in (0, 1))
-    truth = None if metric.paper else _table([one.real for one, _ in both])
+    a, b = (_table(metric, [one[side].generated for one in both]) for side in (0, 1))
+    truth = None if metric.paper else _table(metric, [one.real for one, _ in both])
     known = ~np.isnan(a + b if truth is None else a + b + truth)
     kept = known.any(axis=1)
     if not kept.any():
@@ -263,8 +263,8 @@ def _of_tables(metric: ClosenessMetric, both: Both, settings: Settings, score: S
     return _drawn(metric.spec, engines, int(kept.sum()), settings.bootstrap, settings.seed)
 
 
-def _table(clips: Sequence[Features | None]) -> np.ndarray:
-    rows = [[math.nan if isinstance(one, tuple) else one for one in measures(features)] for features in clips]
+def _table(metric: ClosenessMetric, clips: Sequence[Features | None]) -> np.ndarray:
+    rows = [[math.nan if isinstance(one, tuple) else one for one in metric.measured(features)] for features in clips]
     return np.array(rows, dtype=np.float64)
 
 

@@ -1,8 +1,8 @@
 """THEval's five measures that need landmarks and sound only: lips, brows, head, silence, sync.
 
 N. Quignon et al., "THEval: Evaluation Framework for Talking Head Generation", CVPR 2026. It has eight measures and a
-final score (`theval_score`). Mouth quality, face quality and global aesthetic are not here: they need the image quality
-networks of pyiqa (MUSIQ, TOPIQ), whose weights this project does not carry.
+final score (`theval_score`). Mouth quality, face quality and global aesthetic are in `theval_quality`: they need image
+quality networks, whose weights a person puts in place.
 
 None of the five is better the higher or the lower it is: best is what the real clips have, which stands beside the
 value as the real clips' level. The arrow is that of "more movement" and of "less error".

@@ -14,8 +14,9 @@ from talkforge.metrics.companions import ExtrapolatedMetric, KernelMetric
 from talkforge.metrics.compare import Difference, compare, verdict
 from talkforge.metrics.emo_score import EmotionMetric, mean_probability
 from talkforge.metrics.paired import PairedDifference, paired_frechet, paired_mean, paired_statistic
-from talkforge.metrics.theval import COMPONENTS
-from talkforge.metrics.theval_score import ClosenessMetric
+from talkforge.metrics.theval import Component
+from talkforge.metrics.theval_quality import QUALITY
+from talkforge.metrics.theval_score import EIGHT, ClosenessMetric
 from talkforge.tests.metrics.rows import HeldRow, faces_with, speech_with
 
 SETTINGS = Settings(bootstrap=200, frechet_bootstrap=60, seed=3)
@@ -310,21 +311,24 @@ def test_clusters_without_a_common_class_are_null_with_a_reason() -> None:
 
 
 @pytest.mark.parametrize("paper", [True, False])
-def test_a_score_of_means_counts_a_measure_where_both_have_it(paper: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("further", [(), QUALITY], ids=["five", "eight"])
+def test_a_score_of_means_counts_a_measure_where_both_have_it(
+    paper: bool, further: tuple[Component, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Measures of made-up numbers: what is drawn is the table, wherever its numbers are from."""
     rng = np.random.default_rng(1)
-    truth = rng.uniform(1, 2, (12, len(COMPONENTS)))
+    truth = rng.uniform(1, 2, (12, len(EIGHT)))
     tables = {"real": truth, "near": truth + rng.normal(0, 0.05, truth.shape), "far": truth * 1.6}
     tables["near"][2, 1] = np.nan
 
-    def measures(features) -> list:
+    def values_of(features, components) -> list:
         side, k = features["at"]
-        return [("no_face", "") if np.isnan(value) else value for value in tables[side][k]]
+        values = [tables[side][k][EIGHT.index(one)] for one in components]
+        return [("no_face", "") if np.isnan(value) else value for value in values]
 
-    for module in ("compare", "theval_score"):
-        monkeypatch.setattr(f"talkforge.metrics.{module}.measures", measures)
+    monkeypatch.setattr("talkforge.metrics.theval_score.values_of", values_of)
     near, far = ([Pair(f"c{k}", {"at": (n, k)}, {"at": ("real", k)}) for k in range(12)] for n in ("near", "far"))
-    metric = ClosenessMetric(SPEC, paper=paper)
+    metric = ClosenessMetric(SPEC, paper=paper, further=further)
     found = told(metric, near, far)
     assert told(metric, far, near).difference == -found.difference
     assert found.value == pytest.approx(metric.score(near, SETTINGS).value)

@@ -7,12 +7,13 @@ import pytest
 from talkforge.metrics import theval_score
 from talkforge.metrics.base import Pair, Settings
 from talkforge.metrics.theval import COMPONENTS, FACES, POSE, SPEECH, VAD
-from talkforge.metrics.theval_score import METRICS, PUBLISHED, Table, closeness, measures
+from talkforge.metrics.theval_quality import FACE_ROW, MOUTH_ROW, PICTURE_ROW, QUALITY
+from talkforge.metrics.theval_score import EIGHT, METRICS, PUBLISHED, Table, closeness, measures
 from talkforge.tests.metrics.rows import HeldRow
 from talkforge.tests.metrics.test_theval import faces, head, vad
 
 QUICK = Settings(bootstrap=300)
-OWN, PAPER = METRICS
+OWN, PAPER, OWN_8, PAPER_8 = METRICS
 
 
 def clip(seed: int, *, size: float = 1.0, silent: bool = True, sound: bool = True) -> dict[str, HeldRow]:
@@ -46,20 +47,24 @@ def test_the_scores_parts_are_the_five_metrics_own_means() -> None:
     scores = [metric.score(pairs, QUICK) for metric in FIVE]
     expected = np.mean([1 - abs(s.value - s.real_vs_real) / s.real_vs_real for s in scores])
     assert OWN.score(pairs, QUICK).value == pytest.approx(expected)
-    papers = np.mean([1 - abs(s.value - gt) / gt for s, gt in zip(scores, PUBLISHED, strict=True)])
+    papers = np.mean([1 - abs(s.value - gt) / gt for s, gt in zip(scores, PUBLISHED[:5], strict=True)])
     assert PAPER.score(pairs, QUICK).value == pytest.approx(papers)
 
 
 def test_the_papers_ground_truth() -> None:
     """The row that the published code ships; a method that equals it scores 1."""
-    truth = {component.name: component.published for component in COMPONENTS}
+    truth = {component.name: component.published for component in EIGHT}
     assert truth == {
         "lip_dynamics": 1.716603,
         "eyebrow_dynamics": 0.006777,
         "head_motion_dynamics": 18.46757,
         "silent_lip_stability": 0.0263,
         "lip_sync": 0.2528,
+        "mouth_quality": 23.835,
+        "face_quality": 0.4425,
+        "global_aesthetic": 4.6842,
     }
+    assert Table(np.tile(PUBLISHED[:5], (3, 1)), None).of(np.arange(3)) == pytest.approx(1)
     assert Table(np.tile(PUBLISHED, (3, 1)), None).of(np.arange(3)) == pytest.approx(1)
 
 
@@ -90,7 +95,7 @@ def test_a_measure_counts_the_pairs_where_both_sides_have_it() -> None:
     assert [entry.samples for entry in score.clips] == [5, 5, 5, 5, 4, 3]
     silence = [c.name for c in COMPONENTS].index("silent_lip_stability")
     own = np.array([[measures(side)[silence] for side in (p.generated, p.real)] for p in pairs]).mean(axis=0)
-    counted = theval_score._numbers([measures(pair.generated) for pair in [*pairs, mute]])
+    counted = theval_score._numbers([measures(pair.generated) for pair in [*pairs, mute]], 5)
     assert np.isfinite(own).all() and np.isnan(counted[-1, silence])
 
 
@@ -146,8 +151,76 @@ def test_the_interval_is_recentred() -> None:
     assert score.ci95 == pytest.approx((1 + low - middle, 1), abs=0.01)
 
 
-def test_the_names_cannot_be_taken_for_the_score_of_eight() -> None:
-    for metric in METRICS:
-        assert "5of8" in metric.spec.id and "5 of 8" in metric.spec.title and not metric.spec.comparable_with_papers
-        assert "mouth_quality" in metric.spec.protocol["left out"]
-    assert OWN.spec.default and not PAPER.spec.default
+# --- the score of eight ----------------------------------------------------------------------------------------------
+
+
+def whole(seed: int, mouth: float, face: float, picture: float) -> dict[str, HeldRow]:
+    """That clip with scores of picture quality: frame by frame half below and half above, and one frame without."""
+    values = {MOUTH_ROW: mouth, FACE_ROW: face, PICTURE_ROW: picture}
+    rows = {name: HeldRow({"score": [np.nan, 0.5 * value, 1.5 * value]}) for name, value in values.items()}
+    return clip(seed) | rows
+
+
+def test_the_score_of_eight_in_closed_form() -> None:
+    """Movement and sound are equal, so those five give 1; a mouth at 0.8, a face at 0.5, a picture at 1.1 of the real.
+
+    Means over two clips first: (16 + 24) / 2 of (20 + 30) / 2, and so on.
+    """
+    pairs = [
+        Pair("a", whole(1, 16.0, 0.3, 4.4), whole(1, 20.0, 0.5, 4.0)),
+        Pair("b", whole(2, 24.0, 0.2, 6.6), whole(2, 30.0, 0.5, 6.0)),
+    ]
+    score = OWN_8.score(pairs, QUICK)
+    assert score.value == pytest.approx((5 * 1 + 0.8 + 0.5 + 0.9) / 8)
+    assert [entry.samples for entry in score.clips] == [8, 8]
+    assert score.clips[0].value == pytest.approx((5 * 1 + 0.8 + 0.6 + 0.9) / 8)
+    assert OWN.score(pairs, QUICK).value == 1, "the score of five does not see the picture"
+
+
+def test_the_score_of_eight_against_the_papers_row() -> None:
+    """The five as they are, and three measures of twice the published size, which are worth 0."""
+    pairs = [Pair("a", whole(1, 2 * 23.835, 2 * 0.4425, 2 * 4.6842), clip(2))]
+    five = PAPER.score(pairs, QUICK).value
+    assert five is not None
+    score = PAPER_8.score(pairs, QUICK)
+    assert score.value == pytest.approx(five * 5 / 8)
+    assert score.real_vs_real is None, "the real clip has no scores of its picture"
+
+
+def test_the_score_of_eight_is_null_where_a_measure_is_missing() -> None:
+    """Where the networks were not there, where one says why not, and where the real clip lacks one."""
+    good = whole(1, 20.0, 0.5, 4.0)
+    faceless = good | {FACE_ROW: HeldRow(reason="no_face", message="nobody")}
+    blank = good | {MOUTH_ROW: HeldRow({"score": [np.nan, np.nan]})}
+    for generated, real, reason in (
+        (clip(1), clip(1), "no_features"),
+        (faceless, good, "no_face"),
+        (good, faceless, "no_face"),
+        (blank, good, "undetermined"),
+    ):
+        score = OWN_8.score([Pair("a", generated, real)], QUICK)
+        assert (score.value, score.reason, score.n_scored) == (None, reason, 1)
+        assert OWN.score([Pair("a", generated, real)], QUICK).value == 1
+    lost = OWN_8.score([Pair("y", None, None, "unmatched_real", "gone")], QUICK)
+    assert (lost.value, lost.reason) == (None, "unmatched_real")
+
+
+def test_a_measure_of_eight_that_rests_on_fewer_clips_is_noted() -> None:
+    pairs = [Pair(str(k), whole(k, 20.0, 0.5, 4.0), whole(k, 20.0, 0.5, 4.0)) for k in range(4)]
+    pairs.append(Pair("x", clip(9), clip(9)))
+    score = OWN_8.score(pairs, QUICK)
+    assert score.value == pytest.approx(1) and score.ci95 == pytest.approx((1, 1))
+    (note,) = score.notes
+    assert note.endswith("mouth_quality on 4, face_quality on 4, global_aesthetic on 4")
+
+
+def test_the_names_cannot_be_taken_for_each_other() -> None:
+    for metric in (OWN, PAPER):
+        assert "5of8" in metric.spec.id and "5 of 8" in metric.spec.title
+        assert "mouth_quality" in metric.spec.protocol["left out"] and not metric.further
+    for metric in (OWN_8, PAPER_8):
+        assert "5" not in metric.spec.id and "5" not in metric.spec.title and "left out" not in metric.spec.protocol
+        assert metric.further == QUALITY and "picture" in metric.spec.measures
+        assert {MOUTH_ROW, FACE_ROW, PICTURE_ROW} <= set(metric.spec.generated)
+    assert not any(metric.spec.comparable_with_papers for metric in METRICS)
+    assert [metric.spec.default for metric in METRICS] == [True, False, False, False]

@@ -1,0 +1,40 @@
+"""State dicts of image quality networks as the toolbox pyiqa publishes them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+from torch import nn
+
+from ..core.errors import WeightsError
+from .checkpoints import read_tensors
+from .loading import load_strict
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+M = TypeVar("M", bound=nn.Module)
+WRAPPER = "params"  # key of the state dict in files that hold more
+PARALLEL = "module."  # what training on several devices puts before each name
+
+
+def read_iqa_checkpoint(network: M, path: Path, *, source: str) -> M:
+    """Fills `network` from a state dict, plain or under "params", whose names may begin with "module.".
+
+    Args:
+        network: of exactly the file's names and shapes.
+        path: the file; only tensors are read from it.
+        source: name of the weights, for messages.
+
+    Returns:
+        The network in eval mode, frozen.
+
+    Raises:
+        WeightsError: no state dict, or its names or shapes are not exactly those of the network.
+    """
+    state = read_tensors(path, source=source)
+    state = state.get(WRAPPER, state) if isinstance(state, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise WeightsError(f"{source}: {path.name} is no state dict")
+    return load_strict(network, {name.removeprefix(PARALLEL): value for name, value in state.items()}, source=source)
