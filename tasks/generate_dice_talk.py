@@ -26,8 +26,9 @@ from ..core.weights import weights_store
 from ..datasets.audio import SAMPLE_RATE, is_silent
 from ..datasets.encode import VideoWriter
 from ..datasets.shards import INFO, read_info
-from ..models.dice_talk.denoiser_config import DiceTalkConfig, GuidanceConfig
+from ..models.dice_talk.denoiser_config import DiceTalkConfig
 from ..models.dice_talk.priors import WIDTH, read_priors, read_published_priors
+from ..models.diffusion.config import GuidanceConfig
 from .clip_prior import ClipPriors
 from .crops import crops
 from .dice_priors import PRIORS, embedder_run, features_of, maker_of, open_priors, prior_of_clip
@@ -41,7 +42,8 @@ from .trained import Trained, device_of, settings_of, weights_of
 if TYPE_CHECKING:
     import torch
 
-    from ..models.dice_talk.model import DiceTalk, Encoders
+    from ..models.dice_talk.model import DiceTalk
+    from ..models.diffusion.batch import Encoders
 
 LEAST_SECONDS = 0.5  # of sound
 SHOWN_PIXELS = 256  # least side of a video

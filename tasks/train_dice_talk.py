@@ -6,34 +6,31 @@ emotional to ordinary data 1 : 1). The embedder is frozen; priors are made along
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import PositiveInt
 
 from ..core.errors import ConfigError, InputError
-from ..datasets.shards import ClipShards, read_info
-from ..models.dice_talk.denoiser_config import AudioTokensConfig, DiceTalkConfig
-from ..models.training.config import TrainConfig
+from ..models.dice_talk.denoiser_config import DiceTalkConfig
+from ..models.diffusion.config import AudioTokensConfig
 from ..models.training.system import Loss, SystemSpec, TrainParts
 from .clip_prior import ClipPriors, Source, nearby
-from .extractor import extractors
 from .model_settings import only_fields_of
-from .recipe import column_name
-from .talking_batches import (
-    STRIDE,
-    TalkingClip,
-    TalkingClips,
-    TalkingWindows,
-    collate,
-    open_clips,
-    partners_of,
-    span,
-    usable_groups,
+from .talking_batches import STRIDE, TalkingClip, TalkingClips, span, usable_groups
+from .talking_training import (
+    MIB,
+    Talking,
+    TalkingSampler,
+    TalkingTrainConfig,
+    check_audio,
+    heard,
+    open_split,
+    validated,
+    validation,
 )
 
 if TYPE_CHECKING:
@@ -44,34 +41,23 @@ if TYPE_CHECKING:
     from ..models.dice_talk.official import FrozenEncoders
 
 HERE = "talkforge.tasks.train_dice_talk"
-VALIDATION_SEED = SAMPLE_SEED = 0
-SHOWN = 2  # clips of a sample
-MIB = 1 << 20
 
 
-class DiceTalkTrainConfig(TrainConfig):
+class DiceTalkTrainConfig(TalkingTrainConfig):
     """Settings of the training; `model` is the diffusion part with its emotion bank.
 
     Attributes:
         embedder: folder of a training of dice-embedder.
         prior_from: what the embedder reads.
         prior_of: the clip (as much of it as the embedder takes, around the window), or the window alone.
-        audio_column: Whisper-tiny's hidden states, all of them.
         frames: pictures of a window, 12.5 a second.
-        batch_size: clips of a batch.
-        picture_cache_mb: MiB of resized pictures that each loading process keeps; 0 decodes every window anew.
-        validation_batches: of the split val, at each checkpoint; 0 does without.
     """
 
     model: Annotated[DiceTalkConfig, only_fields_of(DiceTalkConfig)] = DiceTalkConfig()
     embedder: Path | None = None
     prior_from: Source = "both"
     prior_of: Literal["clip", "window"] = "clip"
-    audio_column: str = "whisper_tiny_states"
     frames: PositiveInt = 25
-    batch_size: PositiveInt = 2
-    picture_cache_mb: NonNegativeInt = 0
-    validation_batches: NonNegativeInt = 8
 
 
 @dataclass(frozen=True)
@@ -87,17 +73,8 @@ class DiceExtras:
     def __call__(self, clip: TalkingClip, start: int) -> Mapping[str, np.ndarray]:
         """Raises InputError where the clip has no frame that the embedder can read."""
         mu, sigma = self._prior(clip, start)
-        return {"audio": self._windows(clip, start), "mu": mu, "sigma": sigma}
-
-    def _windows(self, clip: TalkingClip, start: int) -> np.ndarray:
-        import torch
-
-        from ..models.dice_talk.audio_tokens import whisper_windows
-
-        states = torch.from_numpy(np.nan_to_num(clip.columns[self.audio_column]))
-        states = states.unflatten(-1, (self.audio.states, self.audio.state_width))
         places = range(start, start + span(self.frames), STRIDE)
-        return whisper_windows(states, places, self.audio).float().numpy()
+        return {"audio": heard(clip.columns[self.audio_column], places, self.audio), "mu": mu, "sigma": sigma}
 
     def _prior(self, clip: TalkingClip, start: int) -> tuple[np.ndarray, np.ndarray]:
         most = self.priors.settings.model.max_frames
@@ -129,23 +106,33 @@ def build(config: DiceTalkTrainConfig, data: Path, rank: int, world_size: int) -
     from ..models.dice_talk.model import DiceTalk
 
     priors = _priors(config)
-    rows, groups = _clips(config, priors, data, "train")
+    talking = _clips(config, priors, data, "train")
     encoders = _encoders(config)
     model = DiceTalk(config.model)
     if encoders is not None:
         _fill_base(model)
-    batches = _loader(config, rows, groups, seed=config.seed, rank=rank, world_size=world_size)
+    batches = talking.loader(config, seed=config.seed, rank=rank, world_size=world_size)
 
     def loss_fn(net: nn.Module, batch: Mapping[str, Any]) -> Loss:
         total, parts = net(_encoded(batch, encoders, config))
         return Loss(total, {name: value for name, value in parts.items() if value is not None})
 
+    def score(net: nn.Module, batch: Mapping[str, Any], draws: torch.Generator) -> torch.Tensor:
+        return net(_encoded(batch, encoders, config), draws)[1]["denoise"]
+
+    def draw(net: Any, batch: Mapping[str, Any], draws: torch.Generator) -> torch.Tensor:
+        import torch
+
+        latents = net.sample(_encoded(batch, encoders, config), draws)
+        return torch.stack([(encoders or net.encoders).decode(clip) for clip in latents])
+
+    watched = _clips(config, priors, data, "val") if validated(config, data) else None
     return TrainParts(
         model,
         loss_fn,
         batches,
-        sample=_Sampler(config, rows, groups, encoders),
-        validate=_validation(config, priors, data, encoders),
+        sample=TalkingSampler(config, talking, draw),
+        validate=None if watched is None else validation(config, watched, score),
     )
 
 
@@ -171,25 +158,17 @@ def _priors(config: DiceTalkTrainConfig) -> ClipPriors:
     return priors
 
 
-def _clips(
-    config: DiceTalkTrainConfig, priors: ClipPriors, data: Path, split: str
-) -> tuple[TalkingClips, list[str | None]]:
-    """The split's clips, and the group of each."""
-    info = read_info(data)
+def _clips(config: DiceTalkTrainConfig, priors: ClipPriors, data: Path, split: str) -> Talking:
+    """The split's clips."""
     columns = {"audio_column": config.audio_column}
     if priors.expression is not None:
         columns["embedder"] = priors.expression
     if priors.audio is not None and priors.audio != config.audio_column:
         text = f"the embedder was trained on {priors.audio}, and the model hears {config.audio_column}"
         raise InputError(text, hint="give --set prior_from=video, or an embedder of the same column")
-    for option, column in columns.items():
-        if column not in info["columns"]:
-            raise InputError(f"the build has no column '{column}'", hint=_way_out(option, column, info["columns"]))
-    shards = open_clips(data, split, list(columns.values()))
-    if not len(shards):
-        raise InputError(f"the build's split {split} has no clips", hint="build it with --split none, say")
+    shards = open_split(data, split, columns)
     groups = usable_groups(shards, config.frames, list(columns.values()))
-    _check_audio(shards, config, groups)
+    check_audio(shards, config.audio_column, config.model.audio, groups)
     extras = DiceExtras(config.audio_column, config.model.audio, config.frames, priors, config.prior_of)
     rows = TalkingClips(
         shards,
@@ -199,51 +178,7 @@ def _clips(
         extras=extras,
         picture_cache=config.picture_cache_mb * MIB,
     )
-    return rows, groups
-
-
-def _way_out(option: str, column: str, there: Mapping[str, str]) -> str:
-    """The extractor that makes the column, and columns of the same kind that the build does have."""
-    makers = [spec.id for spec in extractors.all() if column in {column_name(spec, name) for name in spec.columns}]
-    kind = column.rpartition("_")[2]
-    alike = [name for name in there if name.endswith(f"_{kind}")] if option == "audio_column" else []
-    hints = [f"build it with the extractor {maker}" for maker in makers[:1]]
-    return ", or ".join([*hints, *(f"give --set {option}={name}" for name in alike)]) or f"see --set {option}=..."
-
-
-def _check_audio(shards: ClipShards, config: DiceTalkTrainConfig, groups: list[str | None]) -> None:
-    first = next(k for k, group in enumerate(groups) if group is not None)
-    audio = config.model.audio
-    found = shards.window(first, 0, 1)[config.audio_column].shape
-    wanted = (audio.steps_per_frame, audio.states * audio.state_width)
-    if found != wanted:
-        text = f"{config.audio_column}: {found[0]} steps of {found[1]} numbers a frame, the model reads {wanted}"
-        raise InputError(text, hint="see model.audio.states and model.audio.state_width")
-
-
-def _loader(
-    config: DiceTalkTrainConfig,
-    rows: TalkingClips,
-    groups: list[str | None],
-    *,
-    seed: int,
-    batch_size: int | None = None,
-    rank: int = 0,
-    world_size: int = 1,
-) -> Any:
-    from ..models.training.loader import Loader
-
-    sampler = TalkingWindows(
-        groups,
-        partners_of(rows.shards, groups),
-        batch_size or config.batch_size,
-        lengths=rows.shards.lengths,
-        window=span(config.frames),
-        seed=seed,
-        rank=rank,
-        world_size=world_size,
-    )
-    return Loader(rows, sampler, collate, workers=config.workers, seed=seed)
+    return Talking(rows, groups)
 
 
 def _encoders(config: DiceTalkTrainConfig) -> FrozenEncoders | None:
@@ -270,67 +205,6 @@ def _encoded(
     from ..models.dice_talk.model import prepare
 
     return prepare(batch, encoders.to(batch["pictures"].device), config.model)
-
-
-def _calm(config: DiceTalkTrainConfig) -> DiceTalkTrainConfig:
-    return config.model_copy(update={"workers": 0})
-
-
-def _validation(
-    config: DiceTalkTrainConfig, priors: ClipPriors, data: Path, encoders: FrozenEncoders | None
-) -> Callable[[nn.Module], float] | None:
-    """Mean denoising loss over the same windows and draws each time; None where val has no clips."""
-    if not config.validation_batches or not read_info(data)["shards"].get("val"):
-        return None
-    rows, groups = _clips(config, priors, data, "val")
-
-    def validate(model: nn.Module) -> float:
-        import torch
-
-        from ..models.training.feed import to_device
-
-        draws = torch.Generator().manual_seed(VALIDATION_SEED)
-        place = next(model.parameters()).device
-        batches = islice(_loader(_calm(config), rows, groups, seed=VALIDATION_SEED), config.validation_batches)
-        found = [model(_encoded(to_device(batch, place), encoders, config), draws)[1]["denoise"] for batch in batches]
-        return sum(map(float, found)) / len(found)
-
-    return validate
-
-
-class _Sampler:
-    """Draws two clips: above the portrait and what was filmed, below the mask and what is made of the portrait."""
-
-    def __init__(
-        self, config: DiceTalkTrainConfig, rows: TalkingClips, groups: list[str | None], encoders: FrozenEncoders | None
-    ) -> None:
-        self._config, self._rows, self._groups, self._encoders = config, rows, groups, encoders
-
-    def __call__(self, model: nn.Module, step: int) -> np.ndarray:
-        """uint8 RGB; the same windows and noise at every step."""
-        import torch
-
-        from ..models.training.feed import to_device
-
-        config = self._config
-        place = next(model.parameters()).device
-        loader = _loader(_calm(config), self._rows, self._groups, seed=SAMPLE_SEED, batch_size=SHOWN)
-        batch = to_device(next(iter(loader)), place)
-        draws = torch.Generator().manual_seed(SAMPLE_SEED)
-        talking: Any = model
-        latents = talking.sample(_encoded(batch, self._encoders, config), draws)
-        own = self._encoders or talking.encoders
-        made = torch.stack([own.decode(clip) for clip in latents])
-        mask = batch["mask"].expand(-1, -1, 3, -1, -1) * 2 - 1
-        real = torch.cat([batch["portrait"][:, None], batch["pictures"]], 1)
-        return _grid(torch.stack([real, torch.cat([mask, made.to(mask)], 1)], 1).flatten(0, 1))
-
-
-def _grid(pictures: torch.Tensor) -> np.ndarray:
-    """(rows, columns, 3, H, W) in [-1, 1] to one uint8 picture."""
-    shown = ((pictures.clamp(-1, 1) + 1) * 127.5).round().byte().cpu().numpy()
-    rows, columns, _, height, width = shown.shape
-    return np.ascontiguousarray(shown.transpose(0, 3, 1, 4, 2)).reshape(rows * height, columns * width, 3)
 
 
 # A VAE that changes moves the target of the denoiser, and costs as much again: so it comes first, and then stays.

@@ -8,40 +8,19 @@ A source is one of
 - `inferred ...`: taken over from a neighbouring module of the published system;
 - `ours ...`: neither says anything; with the reason.
 
-`sources` lists them, so that a run can write down beside its values where they come from.
+`diffusion.sources` lists them, so that a run can write down beside its values where they come from.
 """
 
 from __future__ import annotations
 
-from dataclasses import Field, dataclass, field, fields, replace
-from typing import Any, ClassVar, Literal, Protocol, Self
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
 
 from ...core.errors import ConfigError
+from ..diffusion.sources import HasFields, chosen, positive, within
 
 EXPRESSION_SIZES = {"deep3d": 64, "arkit52": 52}  # coefficients a frame
 SOURCES = ("paper", "released", "inferred", "ours")
-
-
-def chosen(default: Any, source: str, what: str) -> Any:
-    """A dataclass field with its meaning and source in the metadata."""
-    return field(default=default, metadata={"source": source, "what": what})
-
-
-class HasFields(Protocol):
-    """A dataclass."""
-
-    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
-
-
-def sources(config: HasFields) -> dict[str, dict[str, Any]]:
-    """Per field of a configuration: its `value`, `source` and `what` it is; JSON-ready."""
-    return {item.name: {"value": getattr(config, item.name), **item.metadata} for item in fields(config)}
-
-
-def _positive(config: HasFields, *names: str) -> None:
-    for name in names:
-        if getattr(config, name) <= 0:
-            raise ConfigError(f"{type(config).__name__}.{name} is {getattr(config, name)}, not above 0")
 
 
 def _one_of(config: HasFields, **allowed: tuple[str, ...]) -> None:
@@ -114,12 +93,10 @@ class EmbedderConfig:
     def __post_init__(self) -> None:
         _one_of(self, expression=tuple(EXPRESSION_SIZES), drop_at=("inputs", "features"))
         _one_of(self, direction=("audio_from_video", "video_from_audio"), fusion=("before_layer", "after_layer"))
-        _positive(self, "audio_states", "audio_width", "steps_per_frame", "width", "layers", "heads", "feedforward")
-        _positive(self, "max_frames", "variance_floor", "temperature")
+        positive(self, "audio_states", "audio_width", "steps_per_frame", "width", "layers", "heads", "feedforward")
+        positive(self, "max_frames", "variance_floor", "temperature")
         _multiple(self, "width", "heads")
-        for name in ("dropout", "drop_probability"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"EmbedderConfig.{name} is {getattr(self, name)}, not within 0..1")
+        within(self, "dropout", "drop_probability")
 
     @property
     def coefficients(self) -> int:
@@ -168,8 +145,8 @@ class BankConfig:
 
     def __post_init__(self) -> None:
         _one_of(self, mode=("bank", "learnable_ca", "none"), reduction=("mean", "sum"), dead_codes=("off", "reseed"))
-        _positive(self, "prior_width", "codes", "code_width", "init_scale", "tokens", "token_width", "hidden", "heads")
-        _positive(self, "dead_after")
+        positive(self, "prior_width", "codes", "code_width", "init_scale", "tokens", "token_width", "hidden", "heads")
+        positive(self, "dead_after")
         _multiple(self, "token_width", "heads")
         if self.commitment < 0:
             raise ConfigError(f"BankConfig.commitment is {self.commitment}, below 0")

@@ -7,20 +7,20 @@ public `UNetSpatioTemporalConditionModel`, unchanged: what is added hangs on its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from ...core.errors import InputError
-from ..loading import load_strict
-from .cross_attention import ContextProcessor, Contexts, ContextSlot, ExtraContexts
+from ..diffusion.base import load_base
+from ..diffusion.contexts import AddPose, Contexts, ContextSlot, Recompute
+from ..diffusion.pose_guider import PoseGuider
+from .cross_attention import ContextProcessor, ExtraContexts
 from .denoiser_config import ConditionsConfig, DiceTalkConfig
 from .official import svd_unet
-from .pose_guider import PoseGuider
 
 
 @dataclass(frozen=True)
@@ -48,17 +48,7 @@ def time_ids(config: ConditionsConfig, batch: int, like: torch.Tensor) -> torch.
     return torch.tensor([values], dtype=like.dtype, device=like.device).expand(batch, -1)
 
 
-# Hooks are objects, not closures: copying a denoiser (for averaged weights) copies what they point to along.
-class _AddPose:
-    """Adds the pose features to what the first convolution gives."""
-
-    def __init__(self, slot: ContextSlot) -> None:
-        self.slot = slot
-
-    def __call__(self, module: nn.Module, given: Any, output: torch.Tensor) -> torch.Tensor:
-        return output + self.slot.get().pose
-
-
+# An object, as `diffusion.contexts.AddPose` is.
 class _KeepFeatures:
     """Keeps what the deepest block gives."""
 
@@ -67,22 +57,6 @@ class _KeepFeatures:
 
     def __call__(self, module: nn.Module, given: Any, output: torch.Tensor) -> None:
         self.slot.get().features = output
-
-
-class _Recompute:
-    """Activation checkpointing that finds the forward pass's contexts again in the backward pass."""
-
-    def __init__(self, slot: ContextSlot) -> None:
-        self.slot = slot
-
-    def __call__(self, function: Callable[..., Any], *given: Any) -> Any:
-        contexts = self.slot.get()
-
-        def again(*values: Any) -> Any:
-            with self.slot.filled(contexts):
-                return function(*values)
-
-        return checkpoint(again, *given, use_reentrant=False)
 
 
 class Denoiser(nn.Module):
@@ -100,7 +74,7 @@ class Denoiser(nn.Module):
             self.extras[name.replace(".", "_")] = extra
             temporal = "temporal_transformer_blocks" in name
             attention.set_processor(ContextProcessor(extra, self.slot, config.unet, temporal=temporal))
-        self.unet.conv_in.register_forward_hook(_AddPose(self.slot))
+        self.unet.conv_in.register_forward_hook(AddPose(self.slot))
         self.unet.mid_block.register_forward_hook(_KeepFeatures(self.slot))
         if config.unet.start == "copy":
             self.copy_base_projections()
@@ -124,16 +98,13 @@ class Denoiser(nn.Module):
         Raises:
             WeightsError: names or shapes are not exactly those of the UNet.
         """
-        learns = [parameter.requires_grad for parameter in self.unet.parameters()]
-        load_strict(self.unet, state, source=source).train(self.training)
-        for parameter, before in zip(self.unet.parameters(), learns, strict=True):
-            parameter.requires_grad_(before)
+        load_base(self.unet, state, source=source)
         if self.config.unet.start == "copy":
             self.copy_base_projections()
 
     def checkpoint_activations(self) -> None:
         """Trades time for memory: activations are computed again in the backward pass."""
-        self.unet.enable_gradient_checkpointing(_Recompute(self.slot))
+        self.unet.enable_gradient_checkpointing(Recompute(self.slot))
 
     def forward(
         self, latents: torch.Tensor, noise_level: torch.Tensor, inputs: DenoiserInputs

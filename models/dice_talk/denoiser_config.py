@@ -12,28 +12,21 @@ from typing import Any, Literal, Self
 
 from ...core.emotions import MEAD_EMOTIONS
 from ...core.errors import ConfigError
-from .config import BankConfig, chosen
+from ..diffusion.config import (
+    AudioTokensConfig,
+    Drops,
+    GuidanceConfig,
+    PoseGuiderConfig,
+    VaeConfig,
+    WindowsConfig,
+)
+from ..diffusion.sources import chosen, fail, positive
+from .config import BankConfig
 
 PRESETS = ("tiny", "full")
 # Table 4: w/o emotion bank, w/o L_cls, learnable CA, w/o emotion prior (mu instead of a sample).
 ABLATIONS = ("without_bank", "without_cls", "learnable_ca", "without_prior")
 NORM_GROUPS = 32  # diffusers' SVD blocks normalise in this many groups of channels
-
-
-def _fail(config: object, name: str, text: str) -> None:
-    raise ConfigError(f"{type(config).__name__}.{name} is {getattr(config, name)}, {text}")
-
-
-def _within(config: object, *names: str) -> None:
-    for name in names:
-        if not 0 <= getattr(config, name) <= 1:
-            _fail(config, name, "not within 0..1")
-
-
-def _positive(config: object, *names: str) -> None:
-    for name in names:
-        if not getattr(config, name) > 0:
-            _fail(config, name, "not above 0")
 
 
 @dataclass(frozen=True)
@@ -61,50 +54,16 @@ class UNetConfig:
     )
 
     def __post_init__(self) -> None:
-        _positive(
+        positive(
             self, "in_channels", "out_channels", "layers_per_block", "cross_attention_dim", "time_id_dim", "frames"
         )
         if self.in_channels != 2 * self.out_channels:
-            _fail(self, "in_channels", "not twice out_channels: the reference's latent is concatenated")
+            fail(self, "in_channels", "not twice out_channels: the reference's latent is concatenated")
         if len(self.heads) != len(self.channels) or len(self.channels) < 2:
-            _fail(self, "heads", "of another length than channels, or fewer than two levels")
+            fail(self, "heads", "of another length than channels, or fewer than two levels")
         for width, heads in zip(self.channels, self.heads, strict=True):
             if width % NORM_GROUPS or width % heads:
-                _fail(self, "channels", f"not multiples of {NORM_GROUPS} and of the heads")
-
-
-@dataclass(frozen=True)
-class PoseGuiderConfig:
-    """The network from the face mask to what is added after the UNet's first convolution."""
-
-    channels: tuple[int, ...] = chosen((16, 32, 96, 256), "released", "widths; each step between two halves the grid")
-    in_channels: int = chosen(3, "inferred: sonic's mask is a white box in an RGB picture", "mask repeated to these")
-    box_scale: float = chosen(1.1, "released", "the mask is the face box grown by this, white")
-
-
-@dataclass(frozen=True)
-class AudioTokensConfig:
-    """Whisper's hidden states around a frame to tokens."""
-
-    before: int = chosen(4, "released", "Whisper steps before the frame's own first one")
-    after: int = chosen(6, "released", "Whisper steps from the frame's own first one on")
-    steps_per_frame: int = chosen(2, "released: Whisper's 50 steps a second under 25 frames", "steps a frame")
-    states: int = chosen(5, "released: Whisper-tiny's embedding output and four layers", "hidden states")
-    state_width: int = chosen(384, "released: Whisper-tiny", "width of a hidden state")
-    hidden: int = chosen(1024, "released", "width of the two hidden layers")
-    tokens: int = chosen(32, "released", "tokens a frame")
-    width: int = chosen(1024, "released: the UNet's cross-attention width", "width of a token")
-    normalise: bool = chosen(True, "released", "LayerNorm on each token")
-
-    @property
-    def window(self) -> int:
-        """Whisper steps that one frame sees."""
-        return self.before + self.after
-
-    @property
-    def inputs(self) -> int:
-        """Numbers in a frame's window: 10 x 5 x 384 = 19200 in the released system."""
-        return self.window * self.states * self.state_width
+                fail(self, "channels", f"not multiples of {NORM_GROUPS} and of the heads")
 
 
 @dataclass(frozen=True)
@@ -127,11 +86,11 @@ class DiffusionConfig:
     steps: int = chosen(25, "paper section 4.1", "denoising steps")
 
     def __post_init__(self) -> None:
-        _positive(self, "sigma_data", "log_std", "sigma_min", "rho", "steps")
+        positive(self, "sigma_data", "log_std", "sigma_min", "rho", "steps")
         if self.sigma_max <= self.sigma_min:
-            _fail(self, "sigma_max", "not above sigma_min")
+            fail(self, "sigma_max", "not above sigma_min")
         if self.parametrisation == "svd" and self.sigma_data != 1:
-            _fail(self, "sigma_data", "but svd means 1")
+            fail(self, "sigma_data", "but svd means 1")
 
     @classmethod
     def edm(cls, **changes: Any) -> Self:
@@ -158,54 +117,12 @@ class ConditionsConfig:
     )
 
     def __post_init__(self) -> None:
-        _within(self, "drop_audio", "drop_image", "drop_emotion", "drop_all")
-        if self.drop_audio + self.drop_image + self.drop_emotion + self.drop_all > 1:
-            raise ConfigError("the four drops exclude each other and sum to more than 1")
+        _ = self.drops  # refuses what is no probability
 
-
-@dataclass(frozen=True)
-class GuidanceConfig:
-    """u + reference (r - u) + conditions (f - r), see `guidance`."""
-
-    reference: float = chosen(3.0, "released; sonic 2.0", "weight of the reference portrait")
-    conditions: float = chosen(6.0, "released; sonic 7.5", "weight of audio and emotion on top of it")
-
-
-@dataclass(frozen=True)
-class WindowsConfig:
-    """Long videos."""
-
-    frames: int = chosen(25, "released", "frames that are denoised at once")
-    shift: int = chosen(7, "released", "frames by which windows move from step to step")
-    overlap: int = chosen(0, "ours: not known from the released code; the shift already joins windows", "frames")
-    decode_chunk: int = chosen(14, "released", "latents that are decoded at once")
-    interpolation: Literal["linear", "none"] = chosen(
-        "linear", "ours: the released system runs a learned interpolator (RIFE) from 12.5 to 25 fps", "between frames"
-    )
-
-    def __post_init__(self) -> None:
-        _positive(self, "frames", "decode_chunk")
-        if not 0 <= self.overlap < self.frames:
-            _fail(self, "overlap", "not within 0..frames-1")
-
-
-@dataclass(frozen=True)
-class VaeConfig:
-    """What turns pictures into latents: the base's frozen VAE, or a small one that is trained along."""
-
-    kind: Literal["svd", "tiny"] = chosen("svd", "base", "svd: AutoencoderKLTemporalDecoder, frozen")
-    downsamples: int = chosen(3, "base", "halvings of the grid between picture and latent")
-    channels: int = chosen(128, "base", "width of the first level; tiny: of all")
-    scale: float = chosen(0.18215, "base", "factor on latents that are denoised; tiny measures its own")
-    scaled_reference: bool = chosen(False, "base: its pipeline concatenates unscaled latents", "scale the reference's")
-    kl_weight: float = chosen(1e-4, "ours, tiny only", "of the divergence from a standard normal")
-    momentum: float = chosen(0.05, "ours, tiny only", "of the running standard deviation of latents")
-    alone_steps: int = chosen(0, "ours, tiny only", "first training steps, which train the VAE and nothing else")
-    joint: bool = chosen(True, "ours, tiny only", "train the VAE along after these; False keeps it as it is then")
-
-    def __post_init__(self) -> None:
-        if self.alone_steps < 0 or not (self.joint or self.alone_steps):
-            _fail(self, "alone_steps", "and a VAE that is never trained is of no use")
+    @property
+    def drops(self) -> Drops:
+        """For `diffusion.conditions.draw_conditions`, whose third condition is the emotion prior here."""
+        return Drops(self.drop_audio, self.drop_image, self.drop_emotion, self.drop_all)
 
 
 @dataclass(frozen=True)
@@ -226,13 +143,13 @@ class DiceTalkConfig:
     """All of the diffusion part, and the bank that feeds it."""
 
     unet: UNetConfig = UNetConfig()
-    pose: PoseGuiderConfig = PoseGuiderConfig()
-    audio: AudioTokensConfig = AudioTokensConfig()
+    pose: PoseGuiderConfig = field(default_factory=PoseGuiderConfig)
+    audio: AudioTokensConfig = field(default_factory=AudioTokensConfig)
     diffusion: DiffusionConfig = DiffusionConfig()
     conditions: ConditionsConfig = ConditionsConfig()
-    guidance: GuidanceConfig = GuidanceConfig()
-    windows: WindowsConfig = WindowsConfig()
-    vae: VaeConfig = VaeConfig()
+    guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
+    windows: WindowsConfig = field(default_factory=WindowsConfig)
+    vae: VaeConfig = field(default_factory=VaeConfig)
     head: HeadConfig = HeadConfig()
     bank: BankConfig = field(default_factory=BankConfig)
     image_encoder: Literal["clip", "tiny"] = chosen("clip", "base: CLIP ViT-H/14, frozen", "portrait to one token")

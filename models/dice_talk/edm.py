@@ -19,16 +19,11 @@ from itertools import pairwise
 
 import torch
 
+from ..diffusion.tensors import along, randn
 from .denoiser_config import DiffusionConfig
-from .embedder import randn
 
 # (x, sigma as a scalar tensor, index of the step) -> D(x; sigma)
 DenoiseFn = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
-
-
-def _like(values: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """(B,) or () with axes of size one behind, so that it multiplies x (B, ...)."""
-    return values.reshape((*values.shape, *[1] * (x.ndim - values.ndim))).to(x.dtype)
 
 
 class Preconditioning:
@@ -57,11 +52,11 @@ class Preconditioning:
 
     def denoised(self, output: torch.Tensor, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         """D from the network's output for x (B, ...); sigma (B,) or a scalar."""
-        return _like(self.c_skip(sigma), x) * x + _like(self.c_out(sigma), x) * output
+        return along(self.c_skip(sigma), x) * x + along(self.c_out(sigma), x) * output
 
     def scaled(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         """c_in x, what the network reads."""
-        return _like(self.c_in(sigma), x) * x
+        return along(self.c_in(sigma), x) * x
 
     def loss(self, denoised: torch.Tensor, target: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         """w(sigma) times the mean square over all but the first axis, per clip: (B,)."""
@@ -75,7 +70,7 @@ def draw_sigma(like: torch.Tensor, config: DiffusionConfig, generator: torch.Gen
 
 def add_noise(clean: torch.Tensor, sigma: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
     """y + sigma eps, y (B, ...), sigma (B,)."""
-    return clean + _like(sigma, clean) * randn(clean, generator)
+    return clean + along(sigma, clean) * randn(clean, generator)
 
 
 def schedule(config: DiffusionConfig, steps: int | None = None) -> torch.Tensor:

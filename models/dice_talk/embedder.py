@@ -32,6 +32,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ...core.errors import InputError
+from ..diffusion.tensors import randn
 from .config import EmbedderConfig
 
 
@@ -41,12 +42,6 @@ def sinusoid_table(length: int, width: int) -> torch.Tensor:
     place = torch.arange(width)
     angle = position / 10000 ** (2 * (place // 2).double() / width)
     return torch.where(place % 2 == 0, angle.sin(), angle.cos()).float()
-
-
-def randn(like: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
-    """Standard normal numbers in the form of `like`, drawn where the generator lives: same numbers on any device."""
-    device = generator.device if generator is not None else like.device
-    return torch.randn(like.shape, generator=generator, device=device).to(like)
 
 
 class EncoderLayer(nn.Module):

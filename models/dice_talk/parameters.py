@@ -5,13 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from ..diffusion.base import parameter_count
 from .denoiser_config import DiceTalkConfig
 from .model import DiceTalk
 from .official import FrozenEncoders
-
-
-def _count(module: nn.Module | None) -> int:
-    return sum(parameter.numel() for parameter in module.parameters()) if module is not None else 0
 
 
 def on_meta(config: DiceTalkConfig) -> tuple[DiceTalk, nn.Module]:
@@ -35,15 +32,15 @@ def count_parameters(config: DiceTalkConfig) -> dict[str, int]:
     }
     vae = encoders.get_submodule("vae")
     return {
-        "unet_base": _count(model.denoiser.unet),
+        "unet_base": parameter_count(model.denoiser.unet),
         "cross_attention_audio": added["audio"],
         "cross_attention_emotion": added["emotion"],
-        "pose_guider": _count(model.denoiser.pose),
-        "audio_tokens": _count(model.audio),
-        "emotion_bank": _count(model.bank),
-        "emotion_head": _count(model.head),
-        "vae": _count(vae),
-        "image_encoder": _count(encoders) - _count(vae),
+        "pose_guider": parameter_count(model.denoiser.pose),
+        "audio_tokens": parameter_count(model.audio),
+        "emotion_bank": parameter_count(model.bank),
+        "emotion_head": parameter_count(model.head),
+        "vae": parameter_count(vae),
+        "image_encoder": parameter_count(encoders) - parameter_count(vae),
     }
 
 

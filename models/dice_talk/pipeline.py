@@ -1,8 +1,8 @@
 """From a portrait, a voice and an emotion prior to pictures: latents of the whole sound, then pictures a few at a time.
 
 The denoiser makes every second picture of 25 a second; those between are blends of their neighbours
-(`windows.double_rate`), unless the configuration says none. Latents of the whole sound are held at once, for windows
-move over all of it; pictures, which are far larger, only `windows.decode_chunk` of them and the last one before.
+(`diffusion.windows.double_rate`), unless the configuration says none. Latents of the whole sound are held at once, for
+windows move over all of it; pictures, which are far larger, only `windows.decode_chunk` of them and the last before.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ import numpy as np
 import torch
 
 from ...core.errors import InputError
-from .audio_tokens import whisper_windows
-from .denoiser_config import DiceTalkConfig, GuidanceConfig, WindowsConfig
+from ..diffusion.audio_tokens import whisper_windows
+from ..diffusion.batch import Encoders
+from ..diffusion.config import GuidanceConfig, WindowsConfig
+from ..diffusion.guidance import branch_weights
+from ..diffusion.windows import double_rate, window_indices
+from .denoiser_config import DiceTalkConfig
 from .edm import schedule
-from .guidance import branch_weights
-from .model import DiceTalk, Encoders
-from .windows import double_rate, window_indices
+from .model import DiceTalk
 
 FPS = 25
 STRIDE = 2  # frames from one latent to the next

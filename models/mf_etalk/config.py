@@ -16,8 +16,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
 from ...core.errors import ConfigError
-from ..dice_talk.config import chosen
-from ..dice_talk.denoiser_config import AudioTokensConfig, ConditionsConfig, GuidanceConfig, PoseGuiderConfig, VaeConfig
+from ..diffusion.config import AudioTokensConfig, Drops, GuidanceConfig, PoseGuiderConfig, VaeConfig
+from ..diffusion.sources import chosen, fail, positive
 
 PRESETS = ("tiny", "full")
 # Table 3: a is Hallo as it is, b adds multimodal features (MFDF), c also the emotion consistency loss.
@@ -34,16 +34,6 @@ def au_columns() -> tuple[str, ...]:
     return tuple(f"AU{number:02d}" for number in (*UPPER_AUS, *LOWER_AUS))
 
 
-def _fail(config: object, name: str, text: str) -> None:
-    raise ConfigError(f"{type(config).__name__}.{name} is {getattr(config, name)}, {text}")
-
-
-def _positive(config: object, *names: str) -> None:
-    for name in names:
-        if not getattr(config, name) > 0:
-            _fail(config, name, "not above 0")
-
-
 @dataclass(frozen=True)
 class UNetConfig:
     """The denoising UNet and the ReferenceNet, which is built the same."""
@@ -55,12 +45,12 @@ class UNetConfig:
     cross_attention_dim: int = chosen(768, "base", "width of the tokens that stand where text stood")
 
     def __post_init__(self) -> None:
-        _positive(self, "heads", "layers_per_block", "latent_channels", "cross_attention_dim")
+        positive(self, "heads", "layers_per_block", "latent_channels", "cross_attention_dim")
         if len(self.channels) < 2:
-            _fail(self, "channels", "fewer than two levels")
+            fail(self, "channels", "fewer than two levels")
         for width in self.channels:
             if width % NORM_GROUPS or width % self.heads:
-                _fail(self, "channels", f"not multiples of {NORM_GROUPS} and of the heads")
+                fail(self, "channels", f"not multiples of {NORM_GROUPS} and of the heads")
 
 
 @dataclass(frozen=True)
@@ -80,16 +70,16 @@ class MotionConfig:
     )
 
     def __post_init__(self) -> None:
-        _positive(self, "heads", "blocks", "frames")
+        positive(self, "heads", "blocks", "frames")
         if not 0 <= self.motion_frames <= self.frames:
-            _fail(self, "motion_frames", "not within 0..frames")
+            fail(self, "motion_frames", "not within 0..frames")
         if self.frames + self.motion_frames > self.max_frames:
-            _fail(self, "max_frames", "too few positions")
+            fail(self, "max_frames", "too few positions")
 
 
 @dataclass(frozen=True)
 class AudioConfig:
-    """Speech features around a frame to audio tokens (`dice_talk.audio_tokens.WhisperTokens`).
+    """Speech features around a frame to audio tokens (`diffusion.audio_tokens.WhisperTokens`).
 
     Beyond a clip's ends features are zeros, as in DICE-Talk (ours; Hallo's sampling repeats the outermost ones).
     """
@@ -127,10 +117,10 @@ class FaceConfig:
     )
 
     def __post_init__(self) -> None:
-        _positive(self, "embedding", "tokens", "face_scale", "lip_scale", "mask_grid")
+        positive(self, "embedding", "tokens", "face_scale", "lip_scale", "mask_grid")
         for name in ("face_blur", "lip_blur"):
             if getattr(self, name) % 2 == 0 or getattr(self, name) // 2 >= self.mask_grid:
-                _fail(self, name, "not odd, or too wide for mask_grid")
+                fail(self, name, "not odd, or too wide for mask_grid")
 
 
 @dataclass(frozen=True)
@@ -152,7 +142,7 @@ class AuConfig:
     )
 
     def __post_init__(self) -> None:
-        _positive(self, "hidden", "blocks", "tokens", "width", "scale")
+        positive(self, "hidden", "blocks", "tokens", "width", "scale")
 
 
 @dataclass(frozen=True)
@@ -168,7 +158,7 @@ class FusionConfig:
     )
 
     def __post_init__(self) -> None:
-        _positive(self, "motion_grid")
+        positive(self, "motion_grid")
 
 
 @dataclass(frozen=True)
@@ -188,9 +178,9 @@ class EmotionLossConfig:
     frames: int = chosen(2, "ours: decoding is dear", "frames of a clip that are looked at, evenly spread")
 
     def __post_init__(self) -> None:
-        _positive(self, "low_noise", "frames")
+        positive(self, "low_noise", "frames")
         if self.weight < 0:
-            _fail(self, "weight", "below 0")
+            fail(self, "weight", "below 0")
 
 
 Schedule = Literal["linear", "scaled_linear"]
@@ -221,11 +211,11 @@ class DiffusionConfig:
     sample_steps: int = chosen(40, "hallo", "DDIM steps")
 
     def __post_init__(self) -> None:
-        _positive(self, "steps", "beta_start", "sample_steps")
+        positive(self, "steps", "beta_start", "sample_steps")
         if not self.beta_start <= self.beta_end < 1:
-            _fail(self, "beta_end", "not within beta_start..1")
+            fail(self, "beta_end", "not within beta_start..1")
         if self.sample_steps > self.steps:
-            _fail(self, "sample_steps", "more than the schedule has")
+            fail(self, "sample_steps", "more than the schedule has")
 
 
 @dataclass(frozen=True)
@@ -242,13 +232,11 @@ class DropsConfig:
         for stage in ("temporal", "image"):
             self.of(stage)  # refuses what is no probability
 
-    def of(self, stage: Stage) -> ConditionsConfig:
-        """For `dice_talk.model.draw_conditions`, whose `emotion` are the AUs here."""
+    def of(self, stage: Stage) -> Drops:
+        """For `diffusion.conditions.draw_conditions`, whose third condition are the AUs here."""
         if stage == "image":
-            return ConditionsConfig(drop_audio=0, drop_image=self.image_stage, drop_emotion=0, drop_all=0)
-        return ConditionsConfig(
-            drop_audio=self.audio, drop_image=self.image, drop_emotion=self.au, drop_all=self.everything
-        )
+            return Drops(audio=0, image=self.image_stage, third=0, everything=0)
+        return Drops(self.audio, self.image, self.au, self.everything)
 
 
 def _tiny_vae() -> VaeConfig:

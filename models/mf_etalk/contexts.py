@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 
 import torch
 
-from ..dice_talk.cross_attention import Contexts, ContextSlot
+from ..diffusion.contexts import Contexts, ContextSlot
 
 BRANCHES = ("pose", "face", "lip")
 
 
 @dataclass(kw_only=True)
 class Pass(Contexts):
-    """The contexts of DICE-Talk's passes (`tokens` by stream, `frames`, `size`, `pose`), and Hallo's.
+    """The shared contexts (`tokens` by stream, `frames`, `size`, `pose`), and Hallo's.
 
     Attributes:
         references: by place, the ReferenceNet's features of portrait and motion frames, (B, 1 + m, sites, C). Empty:

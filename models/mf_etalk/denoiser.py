@@ -24,11 +24,9 @@ import torch
 from torch import nn
 
 from ...core.errors import InputError
-from ..dice_talk.cross_attention import ContextSlot
-from ..dice_talk.denoiser import _AddPose as AddPose
-from ..dice_talk.denoiser import _Recompute as Recompute
-from ..dice_talk.pose_guider import PoseGuider
-from ..loading import load_strict
+from ..diffusion.base import load_base
+from ..diffusion.contexts import AddPose, ContextSlot, Recompute
+from ..diffusion.pose_guider import PoseGuider
 from .au_guidance import AuTokens
 from .config import MfEtalkConfig
 from .contexts import Pass, current, region_contexts
@@ -63,7 +61,7 @@ class MfInputs:
     weights: dict[str, float] = field(default_factory=dict)
 
 
-# Hooks are objects, not closures: copying a denoiser (for averaged weights) copies what they point to along.
+# An object, as `diffusion.contexts.AddPose` is.
 class _AfterBlock:
     """Runs audio and motion module on what a spatial transformer or a residual block gives."""
 
@@ -131,10 +129,7 @@ class Denoiser(nn.Module):
 
     def load_base(self, state: Mapping[str, torch.Tensor], *, source: str) -> None:
         """Fills the base from its published state dict. Raises WeightsError if names or shapes are not exactly its."""
-        learns = [parameter.requires_grad for parameter in self.unet.parameters()]
-        load_strict(self.unet, state, source=source).train(self.training)
-        for parameter, before in zip(self.unet.parameters(), learns, strict=True):
-            parameter.requires_grad_(before)
+        load_base(self.unet, state, source=source)
 
     def checkpoint_activations(self) -> None:
         """Trades time for memory: activations are computed again in the backward pass."""

@@ -29,8 +29,7 @@ from collections.abc import Callable
 
 import torch
 
-from ..dice_talk.edm import _like as along
-from ..dice_talk.embedder import randn
+from ..diffusion.tensors import along, randn
 from .config import DiffusionConfig, Schedule
 
 

@@ -21,25 +21,24 @@ import torch
 from torch import nn
 
 from ...core.errors import ConfigError, InputError
-from ..dice_talk.audio_tokens import WhisperTokens
-from ..dice_talk.denoiser_config import DiceTalkConfig, GuidanceConfig, WindowsConfig
-from ..dice_talk.denoiser_config import DiffusionConfig as EdmConfig
-from ..dice_talk.embedder import randn
-from ..dice_talk.guidance import Branch, branch_weights, guided
-from ..dice_talk.model import draw_conditions
-from ..dice_talk.tiny_vae import TinyEncoders, vae_loss
-from ..dice_talk.windows import decode_chunks
+from ..diffusion.audio_tokens import WhisperTokens
+from ..diffusion.batch import Batch, Encoders, Parts, render
+from ..diffusion.conditions import branch_conditions, draw_conditions
+from ..diffusion.config import GuidanceConfig, WindowsConfig
+from ..diffusion.guidance import Branch, branch_weights, guided
+from ..diffusion.tensors import randn
+from ..diffusion.tiny_vae import TinyEncoders, add_vae_loss, vae_alone
 from .au_guidance import AuGuidance, AuTokens
-from .batch import Batch, conditions_of, need, prepare
+from .batch import conditions_of, need, prepare
 from .chaining import clip_bounds, first_motion, next_motion
 from .config import MfEtalkConfig, UNetConfig
 from .denoiser import Denoiser, MfInputs
 from .diffusion import VPrediction, draw_noise
 from .emotion_loss import ExpressionJudge, consistency, crop_by_mask, looked_at
-from .official import Encoders, decode_through
+from .official import decode_through
 from .reference_net import ReferenceNet
 
-Parts = dict[str, torch.Tensor | float | None]
+AS_DECODED = WindowsConfig(interpolation="none")  # frames come at 25 a second
 
 
 class IdentityTokens(nn.Module):
@@ -56,11 +55,8 @@ class IdentityTokens(nn.Module):
 
 
 def tiny_encoders(config: MfEtalkConfig) -> TinyEncoders:
-    """DICE-Talk's small VAE and image encoder, with latents of unit spread. Raises ConfigError for other widths."""
-    shared = DiceTalkConfig.tiny(vae=config.tiny_vae, diffusion=EdmConfig(), size=config.size)
-    if config.face.embedding != shared.unet.cross_attention_dim:
-        raise ConfigError(f"tiny identity embeddings are {shared.unet.cross_attention_dim} wide")
-    return TinyEncoders(shared)
+    """A small VAE, whose latents have unit spread, and the small encoder of identities."""
+    return TinyEncoders(config.tiny_vae, config.unet.latent_channels, 1.0, config.face.embedding)
 
 
 @dataclass(frozen=True)
@@ -131,9 +127,9 @@ class MfEtalk(nn.Module):
             InputError: a part of the batch is missing, or shapes do not fit.
             ConfigError: the emotion loss counts, and there is no judge or no decoder.
         """
-        if self.training and self.encoders is not None and self.encoders.vae.young:
+        if vae_alone(self.encoders, training=self.training):
             need(batch, "pictures")
-            return self._add_vae(batch["pictures"].new_zeros(()), {}, batch, generator)
+            return add_vae_loss(batch["pictures"].new_zeros(()), {}, self.encoders, batch, generator)
         given = prepare(batch, encoders or self.encoders)
         need(given, "latents", *conditions_of(self.config))
         clean: torch.Tensor = given["latents"]
@@ -145,7 +141,7 @@ class MfEtalk(nn.Module):
         denoise = (self.training_noise.weight(noised.step).to(errors) * errors).mean()
         total, parts = self._add_emotion(denoise, noised, velocity, given, judge, encoders or self.encoders)
         parts |= {"denoise": denoise.detach(), "velocity_error": errors.detach().mean()}
-        return self._add_vae(total, parts, given, generator)
+        return add_vae_loss(total, parts, self.encoders, given, generator)
 
     @property
     def _temporal(self) -> bool:
@@ -201,16 +197,6 @@ class MfEtalk(nn.Module):
         share = low.float().mean()
         return total + settings.weight * share * losses.mean(), {name: losses.detach().mean()}
 
-    def _add_vae(
-        self, total: torch.Tensor, parts: Parts, given: Batch, generator: torch.Generator | None
-    ) -> tuple[torch.Tensor, Parts]:
-        """The small VAE's own loss, while it is trained."""
-        if self.encoders is not None and "pictures" in given and not self.encoders.vae.done:
-            loss_vae, numbers = vae_loss(self.encoders.vae, given["pictures"].flatten(0, 1), generator)
-            total = total + loss_vae
-            parts |= numbers
-        return total, parts
-
     @torch.no_grad()
     def sample(
         self,
@@ -257,24 +243,17 @@ class MfEtalk(nn.Module):
 
         return self.sampling_noise.ddim(predict, noise, count)
 
-    @torch.no_grad()
     def render(self, latents: torch.Tensor, encoders: Encoders | None = None) -> torch.Tensor:
         """Latents (B, F, 4, h, w) to uint8 RGB (B, F, H, W, 3) at 25 frames a second.
 
         Raises:
             InputError: neither this model nor the caller has encoders.
         """
-        found = encoders or self.encoders
-        if found is None:
-            raise InputError("decoding needs encoders", hint="official.FrozenEncoders, filled with the base's weights")
-        videos = torch.stack([decode_chunks(found.decode, clip, WindowsConfig()) for clip in latents])
-        return ((videos.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).movedim(2, -1)
+        return render(latents, encoders or self.encoders, AS_DECODED)
 
     def _branch(self, given: Batch, motion: torch.Tensor | None, branch: Branch, weights: dict[str, float]) -> MfInputs:
         """Conditions of one branch of guidance: none, the portrait alone, or all."""
-        held = {"none": [False] * 3, "reference": [False, True, False], "full": [True] * 3}[branch]
-        reference = given["reference"]
-        keep = torch.tensor([held], device=reference.device).expand(len(reference), -1)
+        keep = branch_conditions(branch, given["reference"])
         return replace(self._inputs(given, motion, keep), weights=weights)
 
     def _inputs(self, given: Batch, motion: torch.Tensor | None, keep: torch.Tensor) -> MfInputs:

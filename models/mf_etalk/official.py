@@ -6,15 +6,16 @@ downloaded here.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
 from torch.func import functional_call
 
 from ...core.errors import InputError
-from ..dice_talk.tiny_vae import TinyEncoders
 from ..diffusers_import import import_extra
+from ..diffusion.batch import Encoders
+from ..diffusion.tiny_vae import TinyEncoders
 from .config import UNetConfig
 
 VAE_CHANNELS = (128, 256, 512, 512)
@@ -69,16 +70,6 @@ class FrozenEncoders(nn.Module):
     def embed(self, pictures: torch.Tensor) -> torch.Tensor:
         """Raises InputError: identity embeddings of `full` come with the batch."""
         raise InputError("a batch of MF-ETalk needs 'identity'", hint="ArcFace embeddings of the portraits")
-
-
-class Encoders(Protocol):
-    """Pictures to latents and back: `FrozenEncoders` or `dice_talk.tiny_vae.TinyEncoders`."""
-
-    def encode(self, pictures: torch.Tensor, *, scaled: bool = True) -> torch.Tensor: ...
-
-    def decode(self, latents: torch.Tensor) -> torch.Tensor: ...
-
-    def embed(self, pictures: torch.Tensor) -> torch.Tensor: ...
 
 
 def decode_through(encoders: Encoders, latents: torch.Tensor) -> torch.Tensor:

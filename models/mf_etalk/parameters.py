@@ -5,13 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from ..diffusion.base import parameter_count
 from .config import MfEtalkConfig
 from .model import MfEtalk
 from .official import FrozenEncoders
-
-
-def _count(*modules: nn.Module | None) -> int:
-    return sum(parameter.numel() for module in modules if module is not None for parameter in module.parameters())
 
 
 def on_meta(config: MfEtalkConfig) -> tuple[MfEtalk, nn.Module]:
@@ -30,17 +27,17 @@ def count_parameters(config: MfEtalkConfig) -> dict[str, int]:
     """
     model, encoders = on_meta(config)
     fusion = [module for name, module in model.denoiser.named_modules() if name.endswith(".fusion")]
-    added, vae = _count(*fusion), _count(encoders.get_submodule("vae"))
+    added, vae = parameter_count(*fusion), parameter_count(encoders.get_submodule("vae"))
     return {
-        "denoising_unet": _count(model.denoiser.unet),
-        "reference_net": _count(model.reference),
-        "motion_modules": _count(model.denoiser.motion_modules),
-        "audio_modules": _count(model.denoiser.audio_modules) - added,
-        "audio_tokens": _count(model.audio),
-        "identity_tokens": _count(model.identity),
-        "face_locator": _count(model.denoiser.locator),
-        "au_guidance": _count(model.aus),
+        "denoising_unet": parameter_count(model.denoiser.unet),
+        "reference_net": parameter_count(model.reference),
+        "motion_modules": parameter_count(model.denoiser.motion_modules),
+        "audio_modules": parameter_count(model.denoiser.audio_modules) - added,
+        "audio_tokens": parameter_count(model.audio),
+        "identity_tokens": parameter_count(model.identity),
+        "face_locator": parameter_count(model.denoiser.locator),
+        "au_guidance": parameter_count(model.aus),
         "fusion": added,
         "vae": vae,
-        "image_encoder": _count(encoders) - vae,
+        "image_encoder": parameter_count(encoders) - vae,
     }

@@ -23,8 +23,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..dice_talk.cross_attention import ContextSlot
-from ..loading import load_strict
+from ..diffusion.base import load_base
+from ..diffusion.contexts import ContextSlot
 from .config import UNetConfig
 from .contexts import current
 from .official import sd_unet
@@ -74,11 +74,8 @@ class ReferenceNet(nn.Module):
 
     def load_base(self, state: Mapping[str, torch.Tensor], *, source: str) -> None:
         """Fills it from the base's published UNet. Raises WeightsError if that is not its names and shapes."""
-        learns = [parameter.requires_grad for parameter in self.unet.parameters()]
         used = {name: value for name, value in state.items() if not name.startswith(LEFT_OUT)}
-        load_strict(self.unet, used, source=source).train(self.training)
-        for parameter, before in zip(self.unet.parameters(), learns, strict=True):
-            parameter.requires_grad_(before)
+        load_base(self.unet, used, source=source)
 
     def forward(self, latents: torch.Tensor, identity: torch.Tensor) -> dict[str, torch.Tensor]:
         """One pass.

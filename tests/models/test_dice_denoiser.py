@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 import torch
 from talkforge.core.errors import InputError, WeightsError
-from talkforge.models.dice_talk.cross_attention import ContextProcessor, Contexts, ContextSlot, ExtraContexts, grid_of
+from talkforge.models.dice_talk.cross_attention import ContextProcessor, ExtraContexts
 from talkforge.models.dice_talk.denoiser import Denoiser, DenoiserInputs, time_ids
 from talkforge.models.dice_talk.denoiser_config import ConditionsConfig, DiceTalkConfig, UNetConfig
 from talkforge.models.dice_talk.official import svd_unet
-from talkforge.models.dice_talk.pose_guider import PoseGuider, face_mask
 from talkforge.models.diffusers_import import import_extra
+from talkforge.models.diffusion.contexts import Contexts, ContextSlot
+from talkforge.models.diffusion.pose_guider import PoseGuider
 from talkforge.tests.models.dice_talk_cases import conditions, needs_diffusers, one_thread, small
 
 CONFIG = small()
@@ -175,16 +176,6 @@ def test_sites_outside_of_the_face_see_the_base_alone() -> None:
     assert (whole - none).abs().min(-1).values.max() > 1e-3
 
 
-@pytest.mark.parametrize(("sites", "grid"), [(45, (9, 5)), (15, (5, 3)), (6, (3, 2)), (2, (2, 1))])
-def test_grids_halve_and_round_up(sites: int, grid: tuple[int, int]) -> None:
-    assert grid_of(sites, (9, 5)) == grid
-
-
-def test_a_number_of_sites_that_is_no_grid_is_refused() -> None:
-    with pytest.raises(InputError, match="has 44 sites"):
-        grid_of(44, (9, 5))
-
-
 @pytest.mark.parametrize("name", ["audio", "emotion", "reference", "image"])
 def test_each_condition_reaches_the_output(denoiser: Denoiser, name: str) -> None:
     inputs = conditions(CONFIG)
@@ -198,7 +189,7 @@ def test_clips_of_a_batch_do_not_mix(denoiser: Denoiser) -> None:
     with torch.no_grad():
         second, features = denoiser(noisy()[1:], LEVEL[1:], alone)
     torch.testing.assert_close(second, both[1:], rtol=1e-4, atol=1e-5)
-    assert features.shape == (1, 2, 64, 4, 4)
+    assert features.shape == (1, 2, denoiser.config.unet.channels[-1], 4, 4)
 
 
 def test_time_ids_are_frame_rate_and_two_buckets() -> None:
@@ -216,15 +207,6 @@ def test_the_pose_guider_starts_silent_and_then_acts_where_the_mask_changes(deno
     moved = (guider(mask) - guider(torch.zeros_like(mask))).abs().amax((0, 1, 2))
     assert guider(mask).shape == (1, 32, 8, 8)
     assert moved[0] > 1e-4 and moved[-1] == 0
-
-
-def test_face_masks_are_boxes_grown_by_a_tenth() -> None:
-    mask = face_mask((10, 20, 30, 60), 64, 48, CONFIG.pose)  # 20 x 40 grows to 22 x 44
-    assert mask.shape == (1, 64, 48)
-    assert mask.sum() == 22 * 44 and mask[0, 18:62, 9:31].all()
-    assert face_mask((-20, 40, 10, 90), 64, 48, CONFIG.pose).nonzero().amax(0).tolist() == [0, 63, 11]
-    with pytest.raises(InputError, match="covers nothing"):
-        face_mask((60, 0, 70, 10), 64, 48, CONFIG.pose)
 
 
 def test_recomputed_activations_give_the_same_gradients() -> None:
@@ -279,15 +261,6 @@ def test_only_what_is_new_learns_where_asked() -> None:
     name, attention = next((n, m) for n, m in network.unet.named_modules() if n.endswith(".attn2"))
     started = network.extras[name.replace(".", "_")].state_dict()["to_k.audio.weight"]
     assert not torch.equal(started, attention.to_k.weight)
-
-
-@pytest.mark.parametrize("resize", ["area", "nearest", "bilinear"])
-def test_masks_of_one_value_stay_it_on_every_grid(resize: str) -> None:
-    given = replace(contexts(torch.full((2, 1, 1, 16, 16), 0.5)), resize=resize)
-    for sites in (16, 4, 1):
-        found = given.site_mask(sites)
-        assert found is not None and found.shape == (6, sites, 1)
-        torch.testing.assert_close(found, torch.full_like(found, 0.5))
 
 
 def test_shapes_that_do_not_fit_are_refused(denoiser: Denoiser) -> None:

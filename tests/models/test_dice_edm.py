@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 from talkforge.core.errors import ConfigError
-from talkforge.models.dice_talk.denoiser_config import DiffusionConfig, GuidanceConfig
+from talkforge.models.dice_talk.denoiser_config import DiffusionConfig
 from talkforge.models.dice_talk.edm import Preconditioning, add_noise, draw_sigma, euler, schedule
-from talkforge.models.dice_talk.guidance import branch_weights, guided
 from talkforge.models.diffusers_import import import_extra
 from talkforge.tests.models.dice_talk_cases import needs_diffusers
 
@@ -140,30 +139,6 @@ def test_sampling_is_that_of_the_bases_own_scheduler() -> None:
         return scale.denoised(network(scale.scaled(x, sigma), scale.c_noise(sigma)), x, sigma)
 
     torch.testing.assert_close(euler(denoise, noise, sigmas), x, rtol=1e-4, atol=1e-4)
-
-
-def test_guidance_is_the_stated_formula() -> None:
-    draw = torch.Generator().manual_seed(0)
-    u, r, f = (torch.randn(2, 3, generator=draw) for _ in range(3))
-    given = {"none": u, "reference": r, "full": f}
-    found = guided(lambda branch: given[branch], GuidanceConfig(reference=3.0, conditions=6.0))
-    torch.testing.assert_close(found, u + 3 * (r - u) + 6 * (f - r))
-    same = guided(lambda branch: f, GuidanceConfig(2.5, 7.5))
-    torch.testing.assert_close(same, f)
-
-
-@pytest.mark.parametrize(
-    ("reference", "conditions", "branches"),
-    [(1, 1, ["full"]), (1, 6, ["reference", "full"]), (3, 3, ["none", "full"]), (3, 0, ["none", "reference"])],
-)
-def test_branches_without_weight_are_not_computed(reference: float, conditions: float, branches: list[str]) -> None:
-    asked: list[str] = []
-    guided(lambda branch: asked.append(branch) or torch.zeros(1), GuidanceConfig(reference, conditions))
-    assert asked == branches
-
-
-def test_weights_of_branches_sum_to_one() -> None:
-    assert branch_weights(GuidanceConfig()) == {"none": -2, "reference": -3, "full": 6}
 
 
 def test_settings_that_cannot_be_are_refused() -> None:

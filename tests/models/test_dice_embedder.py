@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from talkforge.core.errors import ConfigError, InputError
-from talkforge.models.dice_talk.config import SOURCES, BankConfig, EmbedderConfig, sources
+from talkforge.models.dice_talk.config import SOURCES, BankConfig, EmbedderConfig
 from talkforge.models.dice_talk.embedder import (
     AudioTokens,
     CrossLayer,
@@ -21,6 +21,7 @@ from talkforge.models.dice_talk.embedder import (
     draw_keep,
     sinusoid_table,
 )
+from talkforge.models.diffusion.sources import sources
 
 SMALL = EmbedderConfig.tiny(width=16, heads=2, feedforward=24, audio_states=3, audio_width=6, max_frames=32)
 

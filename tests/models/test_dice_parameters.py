@@ -9,9 +9,10 @@ import pytest
 import torch
 from talkforge.core.errors import ConfigError
 from talkforge.models.dice_talk.config import EmbedderConfig
-from talkforge.models.dice_talk.denoiser_config import ABLATIONS, DiceTalkConfig, PoseGuiderConfig
+from talkforge.models.dice_talk.denoiser_config import ABLATIONS, DiceTalkConfig
 from talkforge.models.dice_talk.official import FrozenEncoders
 from talkforge.models.dice_talk.parameters import count_parameters, on_meta, tensor_shapes
+from talkforge.models.diffusion.config import PoseGuiderConfig
 from talkforge.tests.models.dice_talk_cases import conditions, needs_diffusers, small
 
 FULL = DiceTalkConfig.full()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from talkforge.core.errors import InputError
-from talkforge.models.dice_talk.denoiser_config import DiceTalkConfig, GuidanceConfig, WindowsConfig
+from talkforge.models.dice_talk.denoiser_config import DiceTalkConfig
 from talkforge.models.dice_talk.model import DiceTalk
 from talkforge.models.dice_talk.pipeline import (
     Portrayed,
@@ -22,6 +22,7 @@ from talkforge.models.dice_talk.pipeline import (
     picture_count,
     pictures,
 )
+from talkforge.models.diffusion.config import GuidanceConfig, WindowsConfig
 from talkforge.tests.models.dice_talk_cases import SIZE, build, one_thread, small
 
 

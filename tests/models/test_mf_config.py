@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from talkforge.core.errors import ConfigError
-from talkforge.models.dice_talk.audio_tokens import whisper_windows
+from talkforge.models.diffusion.audio_tokens import whisper_windows
 from talkforge.models.mf_etalk.au_guidance import AuTokens
 from talkforge.models.mf_etalk.config import (
     ABLATIONS,

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 from talkforge.core.errors import InputError, WeightsError
-from talkforge.models.dice_talk.cross_attention import ContextSlot
 from talkforge.models.diffusers_import import import_extra
+from talkforge.models.diffusion.contexts import ContextSlot
 from talkforge.models.mf_etalk.config import FusionConfig, MotionConfig, UNetConfig
 from talkforge.models.mf_etalk.contexts import BRANCHES, Pass, region_contexts
 from talkforge.models.mf_etalk.fusion import BranchFusion, GatedStream, streams_of

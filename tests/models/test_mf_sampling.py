@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 from talkforge.core.errors import InputError
-from talkforge.models.dice_talk.denoiser_config import GuidanceConfig
+from talkforge.models.diffusion.config import GuidanceConfig
 from talkforge.models.mf_etalk.batch import prepare
 from talkforge.models.mf_etalk.chaining import clip_bounds, first_motion, next_motion
 from talkforge.models.mf_etalk.config import MfEtalkConfig

@@ -17,9 +17,9 @@ from talkforge.datasets.audio import read_audio, write_wav
 from talkforge.datasets.video import open_video, probe
 from talkforge.flows.generate import generate, generate_one, open_method
 from talkforge.models.dice_talk.config import BankConfig
-from talkforge.models.dice_talk.denoiser_config import WindowsConfig
 from talkforge.models.dice_talk.model import DiceTalk
 from talkforge.models.dice_talk.priors import write_priors
+from talkforge.models.diffusion.config import WindowsConfig
 from talkforge.tasks.extractor import _loaded
 from talkforge.tasks.faces import LANDMARKER
 from talkforge.tasks.generate_dice_talk import DiceTalkMaker

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 
 from ...core.errors import InputError
-from .denoiser_config import WindowsConfig
+from .config import WindowsConfig
 
 
 def window_indices(length: int, step: int, config: WindowsConfig) -> list[torch.Tensor]:

@@ -1,6 +1,6 @@
 """A small VAE and image encoder for preset `tiny`, trained in the same run as the denoiser.
 
-Ours: they stand where the full system has Stable Video Diffusion's VAE and CLIP, so that the whole system can be
+Ours: they stand where a full system has the base's VAE and an image encoder, so that the whole system can be
 trained and run on a CPU without any downloaded weights. Pictures of 64 to 128 pixels, 4 latent channels.
 """
 
@@ -10,8 +10,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .denoiser_config import DiceTalkConfig, VaeConfig
-from .embedder import randn
+from .batch import Batch, Parts
+from .config import VaeConfig
+from .tensors import randn
 
 GROUPS = 8
 
@@ -123,20 +124,26 @@ def vae_loss(
 
 
 class TinyEncoders(nn.Module):
-    """Same methods as `official.FrozenEncoders`. `embed` learns with the denoiser, the VAE from `vae_loss` alone."""
+    """`batch.Encoders`. `embed` learns with the denoiser, the VAE from `vae_loss` alone.
 
-    def __init__(self, config: DiceTalkConfig) -> None:
+    Args:
+        latent_channels: of a latent, 4 for the bases here.
+        target: standard deviation of scaled latents.
+        width: of the portrait's embedding.
+    """
+
+    def __init__(self, vae: VaeConfig, latent_channels: int, target: float, width: int) -> None:
         super().__init__()
-        width = config.vae.channels
-        self.vae = TinyVae(config.vae, config.unet.out_channels, config.diffusion.sigma_data)
+        channels = vae.channels
+        self.vae = TinyVae(vae, latent_channels, target)
         self.image = nn.Sequential(
-            nn.Conv2d(3, width, 5, 4, 2),
+            nn.Conv2d(3, channels, 5, 4, 2),
             nn.SiLU(),
-            nn.Conv2d(width, width, 5, 4, 2),
+            nn.Conv2d(channels, channels, 5, 4, 2),
             nn.SiLU(),
             nn.AdaptiveAvgPool2d(2),
         )
-        self.embedding = nn.Linear(4 * width, config.unet.cross_attention_dim)
+        self.embedding = nn.Linear(4 * channels, width)
 
     @torch.no_grad()
     def encode(self, pictures: torch.Tensor, *, scaled: bool = True) -> torch.Tensor:
@@ -149,5 +156,24 @@ class TinyEncoders(nn.Module):
         return self.vae.decode(latents)
 
     def embed(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Portraits (B, 3, H, W) in [-1, 1] to (B, cross_attention_dim)."""
+        """Portraits (B, 3, H, W) in [-1, 1] to (B, width)."""
         return self.embedding(self.image(pictures).flatten(1))
+
+
+def vae_alone(encoders: TinyEncoders | None, *, training: bool) -> bool:
+    """Whether a step is one of the first of training, which train the VAE and nothing else."""
+    return training and encoders is not None and encoders.vae.young
+
+
+def add_vae_loss(
+    total: torch.Tensor,
+    parts: Parts,
+    encoders: TinyEncoders | None,
+    given: Batch,
+    generator: torch.Generator | None,
+) -> tuple[torch.Tensor, Parts]:
+    """A step's loss and its parts with the VAE's own loss, where there is one that is trained still."""
+    if encoders is None or "pictures" not in given or encoders.vae.done:
+        return total, parts
+    loss_vae, numbers = vae_loss(encoders.vae, given["pictures"].flatten(0, 1), generator)
+    return total + loss_vae, parts | numbers

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ...core.errors import InputError
-from .denoiser_config import AudioTokensConfig
+from .config import AudioTokensConfig
 
 
 def whisper_windows(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from talkforge.core.errors import ConfigError, InputError
-from talkforge.models.dice_talk.denoiser_config import WindowsConfig
-from talkforge.models.dice_talk.windows import decode_chunks, double_rate, over_windows, window_indices
+from talkforge.models.diffusion.config import WindowsConfig
+from talkforge.models.diffusion.windows import decode_chunks, double_rate, over_windows, window_indices
 
 RELEASED = WindowsConfig()
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ...core.errors import InputError
-from .denoiser_config import PoseGuiderConfig
+from .config import PoseGuiderConfig
 
 
 def face_mask(

@@ -14,7 +14,7 @@ from typing import Literal, get_args
 
 import torch
 
-from .denoiser_config import GuidanceConfig
+from .config import GuidanceConfig
 
 Branch = Literal["none", "reference", "full"]
 BRANCHES: tuple[Branch, ...] = get_args(Branch)

@@ -1,0 +1,108 @@
+"""Pictures to latents and back, and the small VAE that preset tiny has for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from talkforge.core.errors import InputError
+from talkforge.models.diffusion.batch import need, prepare, render
+from talkforge.models.diffusion.config import VaeConfig, WindowsConfig
+from talkforge.models.diffusion.tiny_vae import TinyEncoders, TinyVae, add_vae_loss, vae_alone, vae_loss
+
+CONFIG = VaeConfig(kind="tiny", downsamples=2, channels=16, scaled_reference=True)
+
+
+class Halves:
+    """Latents are half of a picture's first two rows."""
+
+    def encode(self, pictures: torch.Tensor, *, scaled: bool = True) -> torch.Tensor:
+        return pictures[:, :, :2] / (2 if scaled else 1)
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        return latents * 2
+
+    def embed(self, pictures: torch.Tensor) -> torch.Tensor:
+        return pictures.flatten(1)[:, :3]
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def filmed() -> dict[str, Any]:
+    return {
+        name: torch.rand(shape, generator=seeded())
+        for name, shape in {"pictures": (2, 3, 3, 4, 4), "motion": (2, 1, 3, 4, 4), "portrait": (2, 3, 4, 4)}.items()
+    }
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_a_batch_is_encoded_frame_by_frame(scaled: bool) -> None:
+    batch = filmed()
+    done = prepare(batch, Halves(), system="X", embedding="who", scaled_reference=scaled)
+    assert torch.equal(done["latents"], batch["pictures"][..., :2, :] / 2)
+    assert torch.equal(done["motion_latents"], batch["motion"][..., :2, :] / 2)
+    assert torch.equal(done["reference"], batch["portrait"][..., :2, :] / (2 if scaled else 1))
+    assert torch.equal(done["who"], batch["portrait"].flatten(1)[:, :3])
+    assert prepare(done, None, system="X", embedding="who").keys() == done.keys()
+
+
+def test_what_cannot_be_encoded_is_named() -> None:
+    with pytest.raises(InputError, match="batch of X needs 'latents', or 'pictures' and encoders"):
+        prepare(filmed(), None, system="X", embedding="who")
+    with pytest.raises(InputError, match="needs 'reference', or 'portrait'"):
+        prepare({}, Halves(), system="X", embedding="who")
+    with pytest.raises(InputError, match="needs 'who', or 'portrait'"):
+        prepare({"reference": torch.zeros(1)}, Halves(), system="X", embedding="who")
+    with pytest.raises(InputError, match="batch of X lacks b, c"):
+        need("X", {"a": 1}, "a", "b", "c")
+
+
+@pytest.mark.parametrize(("interpolation", "levels"), [("none", [0, 255, 0]), ("linear", [0, 128, 255, 96, 0])])
+def test_latents_become_pictures_of_whole_numbers(interpolation: Any, levels: list[int]) -> None:
+    """Decoded: -1, 1 and -1.5, which is cut; half way between are 0 and -0.25."""
+    latents = torch.tensor([-0.5, 0.5, -0.75]).reshape(1, 3, 1, 1, 1).expand(2, 3, 3, 2, 4)
+    found = render(latents, Halves(), WindowsConfig(decode_chunk=2, interpolation=interpolation))
+    assert found.dtype == torch.uint8 and found.shape == (2, len(levels), 2, 4, 3)
+    assert found[1, :, 1, 2, 0].tolist() == levels
+    with pytest.raises(InputError, match="decoding needs encoders"):
+        render(latents, None, WindowsConfig())
+
+
+@torch.no_grad()
+def test_the_tiny_vae_reconstructs_shapes_and_follows_its_spread() -> None:
+    torch.manual_seed(0)
+    vae, pictures = TinyVae(CONFIG, 4, 0.5), torch.rand(3, 3, 32, 32) * 2 - 1
+    for _ in range(200):
+        vae.follow(vae.encode(pictures, scaled=False))
+    assert float(vae.encode(pictures).std()) == pytest.approx(0.5, rel=1e-2)
+    assert vae.decode(vae.encode(pictures)).shape == pictures.shape
+    vae.eval()
+    before = vae.spread.clone()
+    vae_loss(vae, pictures, seeded())
+    assert torch.equal(vae.spread, before)
+
+
+def test_the_vaes_divergence_is_that_of_gaussians() -> None:
+    """KL(N(m, v) || N(0, 1)) = (m^2 + v - 1 - ln v) / 2."""
+    vae = TinyVae(CONFIG, 4, 0.5).eval()
+    moments = torch.tensor(0.6), torch.tensor(2.0).log()
+    vae.moments = lambda pictures: tuple(value.expand(3, 4, 8, 8) for value in moments)  # type: ignore[method-assign]
+    _, parts = vae_loss(vae, torch.zeros(3, 3, 32, 32), seeded())
+    assert float(parts["kl"]) == pytest.approx((0.36 + 2 - 1 - 0.6931472) / 2, rel=1e-5)
+
+
+def test_the_vaes_loss_is_added_while_it_learns() -> None:
+    torch.manual_seed(0)
+    batch = {"pictures": torch.rand(1, 2, 3, 32, 32) * 2 - 1}
+    one = torch.ones(())
+    alone = TinyEncoders(VaeConfig(kind="tiny", downsamples=2, channels=16, alone_steps=1, joint=False), 4, 1.0, 8)
+    assert vae_alone(alone, training=True) and not vae_alone(alone, training=False)
+    total, parts = add_vae_loss(one, {"own": 1.0}, alone, batch, seeded())
+    assert parts.keys() == {"own", "reconstruction", "kl"} and float(total.detach()) > 1
+    assert not vae_alone(alone, training=True)  # one step is over
+    assert add_vae_loss(one, {"own": 1.0}, alone, batch, seeded()) == (one, {"own": 1.0})
+    assert add_vae_loss(one, {}, None, batch, seeded()) == (one, {}) and not vae_alone(None, training=True)
+    assert alone.embed(batch["pictures"][:, 0]).shape == (1, 8)
