@@ -32,7 +32,7 @@ eval: setup ## score three built-in methods on sample clips of a talking person;
 	$(BIN)/talkforge benchmark --real samples --methods copy,warp,still --out runs/eval
 
 test: setup ## run the tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(STAMP) ## ruff and the type checker
 	$(BIN)/ruff check .
