@@ -4,8 +4,8 @@
 
 Clips are the samples, built as `talkforge build` builds them; the embedder is untrained, since its cost does not depend
 on what it learnt. A process of its own measures each part with one thread. Training counts steps after every clip was
-read once: the network (forward, backward), the optimiser with its averages, and the rest, which is batches, checks and the log.
-Generation counts what runs inside torch's modules, and the rest: the portrait's face, sound features, files.
+read once: the network (forward, backward), the optimiser with its averages, and the rest, which is batches, checks and
+the log. Generation counts what runs inside torch's modules, and the rest: the portrait's face, sound features, files.
 """
 
 from __future__ import annotations
