@@ -22,15 +22,15 @@ SOURCES = ("portrait", "audio", "emotion", "emotion_video")
 @click.option("--portrait", type=FILE, help="Image, or a clip whose first frame is taken.")
 @click.option("--audio", type=FILE, help="Sound file, or a clip with sound.")
 @click.option("--emotion", help="Name of the emotion, for methods that take one.")
-@click.option("--emotion-video", type=FILE, help="Clip whose emotion is taken instead of a named one.")
+@click.option("--emotion-video", type=FILE, help="Clip whose emotion (mf-etalk: action units) is taken.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="MP4 file, or a folder for many items.")
 @click.option("--testset", type=FILE, help="YAML with items (id, portrait, audio, video, emotion, emotion_video).")
 @click.option("--real", type=FOLDER, help="Folder of real clips: each drives its own first frame.")
-@click.option("--run", type=FOLDER, help="dice-talk: folder of the training to generate with.")
+@click.option("--run", type=FOLDER, help="dice-talk, mf-etalk: folder of the training to generate with.")
 @click.option(
     "--priors", type=click.Path(path_type=Path), help="dice-talk: file of named priors.  [default: the run's]"
 )
-@click.option("--seed", type=click.IntRange(0), help="dice-talk: of the noise.  [default: 0]")
+@click.option("--seed", type=click.IntRange(0), help="dice-talk, mf-etalk: of the noise.  [default: 0]")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Any option of the method, e.g. steps=10.")
 @click.option("--workers", type=click.IntRange(1), help="Threads.  [default: one a core]")
 @click.option("--no-prefect", is_flag=True, help="Run in this process alone, without Prefect.")
@@ -51,13 +51,14 @@ def generate(
     as_json: bool,
     **source: Any,
 ) -> None:
-    """Makes videos with METHOD (copy, still, warp, dice-talk).
+    """Makes videos with METHOD (copy, still, warp, dice-talk, mf-etalk).
 
     \b
     talkforge generate warp --portrait face.png --audio speech.wav --out out.mp4
     talkforge generate still --real data/real --out runs/still
     talkforge generate dice-talk --run runs/dice --portrait face.png --audio speech.wav --emotion happy --out out.mp4
     talkforge generate dice-talk --run runs/dice --testset set.yaml --out videos --set guidance.conditions=4
+    talkforge generate mf-etalk --run runs/mf --portrait face.png --audio speech.wav --out out.mp4 --set au.AU12=0.5
     """
     from ..flows.generate import generate as run_generate
     from ..flows.generate import generate_one, item_of, items_of, open_method, plan

@@ -32,13 +32,15 @@ def train(
     prefect: bool,
     as_json: bool,
 ) -> None:
-    """Trains SYSTEM on a build: dice-embedder, or dice-talk, which needs a trained embedder.
+    """Trains SYSTEM on a build: dice-embedder, dice-talk, which needs a trained embedder, or mf-etalk in two stages.
 
     \b
     talkforge train dice-embedder --data data/mead --out runs/embedder --preset tiny
     talkforge train dice-embedder --data data/mead --out runs/embedder --preset tiny --resume --set optimiser.lr=5e-5
     talkforge train dice-talk --data data/mead --out runs/dice --preset tiny --set embedder=runs/embedder
-    talkforge train dice-talk --preset full --dry-run --json
+    talkforge train mf-etalk --data data/mead --out runs/mf-image --preset tiny --set stage=image
+    talkforge train mf-etalk --data data/mead --out runs/mf --preset tiny --set init=runs/mf-image
+    talkforge train mf-etalk --preset full --dry-run --json
     """
     if dry_run:
         _describe(system, preset, overrides, as_json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,6 @@ import numpy as np
 
 from ..core.counters import Counters
 from ..core.errors import NoFace
-from ..models.dice_talk.denoiser_config import DiceTalkConfig
 from .crop import ffhq_square
 from .crops import Cut, crops
 from .extractor import Batch
@@ -28,20 +28,30 @@ class Shot:
         picture: uint8 (size, size, 3) RGB.
         mask: float32 (1, 1, size, size).
         faces: seen in the portrait; the largest one is taken.
+        points: (N, 3) the face's landmarks, pixels of the portrait.
+        transform: (2, 3), portrait to the crop of `crop_size` pixels.
     """
 
     picture: np.ndarray
     mask: np.ndarray
     faces: int
+    points: np.ndarray
+    transform: np.ndarray
+
+    def box(self, chosen: Sequence[int] | None = None) -> np.ndarray:
+        """The box around all or some of the points, float64 (4,): left, top, right, bottom in pixels of the crop."""
+        points = self.points if chosen is None else self.points[list(chosen)]
+        return boxes_in_crop(points.reshape(1, -1), self.transform.reshape(1, 6))[0]
 
 
-def shot_of(portrait: Path, crop: str, crop_size: int, config: DiceTalkConfig) -> Shot:
+def shot_of(portrait: Path, crop: str, crop_size: int, size: int, box_scale: float) -> Shot:
     """A portrait for a model.
 
     Args:
         portrait: image, or a clip whose first frame is taken.
         crop, crop_size: name and pixels of the crop that the training's pictures had.
-        config: the model's.
+        size: side of the model's pictures.
+        box_scale: see `face_mask`.
 
     Raises:
         NoFace, NotMedia.
@@ -49,9 +59,10 @@ def shot_of(portrait: Path, crop: str, crop_size: int, config: DiceTalkConfig) -
     frame = read_portrait(portrait)
     face, faces = face_in(frame, portrait.name)
     cut = cut_of(frame, face, crop)
-    boxes = boxes_in_crop(face.points.reshape(1, -1), cut.matrix(crop_size).reshape(1, 6))
-    mask = face_mask(boxes, crop_size, crop_size, config.size, config.pose.box_scale)
-    return Shot(resized(cut.picture(frame, crop_size), config.size), mask, faces)
+    points, transform = face.points, cut.matrix(crop_size)
+    boxes = boxes_in_crop(points.reshape(1, -1), transform.reshape(1, 6))
+    mask = face_mask(boxes, crop_size, crop_size, size, box_scale)
+    return Shot(resized(cut.picture(frame, crop_size), size), mask, faces, points, transform)
 
 
 def face_in(frame: np.ndarray, name: str) -> tuple[Face, int]:

@@ -1,15 +1,15 @@
 """Batches for systems that learn to animate a portrait: pictures of a window, a portrait, a face mask, and more.
 
 Which window and which portrait is drawn with the sampler's plan, so that a training goes on exactly. A window has F
-frames at 12.5 a second, every second one of the build's 25. What else a system reads of a clip (sound, priors, action
-units) a function adds that it gives along.
+frames, each `stride`-th of the build's 25 a second (2: 12.5 a second), and where a system wants them some more before
+these. What else a system reads of a clip (sound, priors, action units) a function adds that it gives along.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -21,7 +21,7 @@ from ..datasets.batches import BalancedGroups
 from ..datasets.shards import ClipShards
 from .face_mask import boxes_in_crop, face_mask
 
-STRIDE = 2  # frames of 25 a second from one picture to the next
+STRIDE = 2  # frames of 25 a second from one picture to the next, where nothing else is said
 UNKNOWN = -1  # class of a clip whose emotion is not known
 POINTS, TRANSFORM = "faces_mediapipe_points", "crop_transform"
 MAKERS = {POINTS: "faces-mediapipe", TRANSFORM: "crop-video"}
@@ -53,6 +53,7 @@ class TalkingClip:
         boxes: float64 (frames, 4), the face in the crop video; NaN where there is none.
         shown: bool (frames,), False where the crop video is black.
         columns: the other columns, as `ClipShards` gives them.
+        parts: by name, boxes as `boxes` around some of the face's points.
     """
 
     clip_id: str
@@ -61,15 +62,16 @@ class TalkingClip:
     boxes: np.ndarray
     shown: np.ndarray
     columns: Mapping[str, Any]
+    parts: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
-# (clip, first frame) -> what a system reads beside pictures, portrait, mask and emotion; arrays of one shape for all
+# (clip, frame of the first picture) -> what a system reads beside pictures, portrait, mask and emotion, in one shape
 Extras = Callable[[TalkingClip, int], Mapping[str, np.ndarray]]
 
 
-def span(frames: int) -> int:
+def span(frames: int, stride: int = STRIDE) -> int:
     """Frames at 25 a second from the first to the last picture of a window."""
-    return STRIDE * (frames - 1) + 1
+    return stride * (frames - 1) + 1
 
 
 class TalkingWindows(BalancedGroups):
@@ -153,7 +155,8 @@ class TalkingClips:
     """`Shot`s of a build to items of a batch; a map-style dataset for `models.training.loader.Loader`.
 
     An item: `pictures` float32 (F, 3, size, size) and `portrait` (3, size, size), RGB in [-1, 1]; `mask` (1, 1, size,
-    size), one box around the face in all of the window; `emotion`, `clip_id`, and what `extras` adds.
+    size), one box around the face in all of the window; `emotion`, `clip_id`, and what `extras` adds. With `before`
+    also `motion` (before, 3, size, size), the window's first pictures, which then are not among `pictures`.
 
     Args:
         shards: with the columns `POINTS` and `TRANSFORM`, `emotion` if the build has it, and those of `extras`.
@@ -162,27 +165,48 @@ class TalkingClips:
         box_scale: see `face_mask`.
         extras: see `Extras`.
         picture_cache: bytes of resized pictures that stay in memory; 0 decodes the windows only.
+        stride: frames of 25 a second from one picture to the next.
+        before: pictures of `motion`.
+        parts: by name, numbers of the points that `TalkingClip.parts` has boxes around.
     """
 
     def __init__(
-        self, shards: ClipShards, *, frames: int, size: int, box_scale: float, extras: Extras, picture_cache: int
+        self,
+        shards: ClipShards,
+        *,
+        frames: int,
+        size: int,
+        box_scale: float,
+        extras: Extras,
+        picture_cache: int,
+        stride: int = STRIDE,
+        before: int = 0,
+        parts: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
         self.shards, self.frames, self.size, self.box_scale, self.extras = shards, frames, size, box_scale, extras
+        self.stride, self.before, self.parts = stride, before, dict(parts or {})
         self._columns: ByteCache[TalkingClip] = ByteCache(COLUMN_CACHE)
         self._pictures: ByteCache[np.ndarray] = ByteCache(picture_cache)
 
     def __getitem__(self, key: Shot) -> dict[str, Any]:
         clip = self.clip(key.clip)
-        pictures = self.pictures(key.clip, key.start, span(self.frames))[::STRIDE]
+        pictures = self.pictures(key.clip, key.start, self.window)[:: self.stride]
         portrait = self.pictures(key.portrait_clip, self._face_frame(key), 1)[0]
+        motion = {"motion": _scaled(pictures[: self.before])} if self.before else {}
         return {
             "clip_id": clip.clip_id,
             "emotion": np.int64(clip.emotion),
-            "pictures": _scaled(pictures),
+            "pictures": _scaled(pictures[self.before :]),
             "portrait": _scaled(portrait),
             "mask": self.mask(clip, key.start),
-            **self.extras(clip, key.start),
+            **motion,
+            **self.extras(clip, key.start + self.before * self.stride),
         }
+
+    @property
+    def window(self) -> int:
+        """Frames at 25 a second that a shot takes, those before its pictures among them."""
+        return span(self.before + self.frames, self.stride)
 
     def clip(self, index: int) -> TalkingClip:
         """What the build says of a clip."""
@@ -197,15 +221,9 @@ class TalkingClips:
 
     def mask(self, clip: TalkingClip, start: int) -> np.ndarray:
         """(1, 1, size, size): around the face in the window; around that in the whole clip where it shows none."""
-        height, width = self._crop_size(clip)
-        boxes = clip.boxes[start : start + span(self.frames)]
-        boxes = boxes if np.isfinite(boxes).any() else clip.boxes
-        corners = boxes.reshape(1, -1, 2)  # two of each box
-        return face_mask(corners, height, width, self.size, self.box_scale)
-
-    def _crop_size(self, clip: TalkingClip) -> tuple[int, int]:
-        size = int(clip.columns["crop_size"])
-        return size, size
+        side = int(clip.columns["crop_size"])
+        corners = seen_boxes(clip.boxes, start, self.window).reshape(1, -1, 2)  # two of each box
+        return face_mask(corners, side, side, self.size, self.box_scale)
 
     def _face_frame(self, shot: Shot) -> int:
         """The portrait's frame, or the nearest one that shows a face if that one is black."""
@@ -218,7 +236,8 @@ class TalkingClips:
         emotion = row.get("emotion")
         label = MEAD_EMOTIONS.index(emotion) if emotion in MEAD_EMOTIONS else UNKNOWN
         boxes, shown = boxes_in_crop(points, transform), np.isfinite(transform).all(1)
-        return TalkingClip(row["clip_id"], row["n_frames"], label, boxes, shown, row)
+        parts = {name: boxes_in_crop(_some(points, chosen), transform) for name, chosen in self.parts.items()}
+        return TalkingClip(row["clip_id"], row["n_frames"], label, boxes, shown, row, parts)
 
     def _whole(self, index: int) -> np.ndarray:
         length = int(self.shards.lengths[index])
@@ -231,6 +250,13 @@ class TalkingClips:
         if frames.shape[1:3] == size:
             return frames
         return np.stack([np.asarray(Image.fromarray(f).resize(size, Image.Resampling.LANCZOS)) for f in frames])
+
+
+def seen_boxes(boxes: np.ndarray, start: int, count: int) -> np.ndarray:
+    """Boxes (n, 4) of the window's frames that show a face; of the whole clip's where the window has none."""
+    seen: np.ndarray = np.logical_and.reduce(np.isfinite(boxes), axis=1)
+    own = boxes[start : start + count][seen[start : start + count]]
+    return own if len(own) else boxes[seen]
 
 
 def collate(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -260,7 +286,7 @@ def open_clips(folder: Any, split: str, columns: Sequence[str]) -> ClipShards:
     return ClipShards(folder, split, columns=list(dict.fromkeys([POINTS, TRANSFORM, "crop_size", *labels, *columns])))
 
 
-def usable_groups(shards: ClipShards, frames: int, columns: Sequence[str]) -> list[str | None]:
+def usable_groups(shards: ClipShards, frames: int, columns: Sequence[str], stride: int = STRIDE) -> list[str | None]:
     """Each clip's group, `EMOTIONAL` where its emotion is stated, else `ORDINARY`; None where it cannot be used.
 
     A clip is left out that is shorter than a window, or has one of `columns` null as a whole.
@@ -272,9 +298,9 @@ def usable_groups(shards: ClipShards, frames: int, columns: Sequence[str]) -> li
     reasons = [shards.values(name) for name in map(reason_column, (POINTS, *columns)) if name in known]
     emotions = shards.values("emotion") if "emotion" in known else [None] * len(shards)
     failed = np.array([[value is not None for value in values] for values in reasons], bool).any(0)
-    short = shards.lengths < span(frames)
+    short = shards.lengths < span(frames, stride)
     if len(shards) and (failed | short).all():
-        text = f"{short.sum()} have fewer than {span(frames)} frames, {failed.sum()} lack a feature"
+        text = f"{short.sum()} have fewer than {span(frames, stride)} frames, {failed.sum()} lack a feature"
         raise InputError(f"none of {len(shards)} clips can be used: {text}", hint="give fewer frames, or other clips")
     if not len(shards):
         raise InputError("the split has no clips")
@@ -307,10 +333,16 @@ def reason_column(column: str) -> str:
     return column.rpartition("_")[0] + "_reason"
 
 
+def _some(points: np.ndarray, chosen: Sequence[int]) -> np.ndarray:
+    """Some of the points of (T, 3 N)."""
+    return points.reshape(len(points), -1, 3)[:, list(chosen)].reshape(len(points), -1)
+
+
 def _scaled(pictures: np.ndarray) -> np.ndarray:
     """uint8 (..., H, W, 3) to float32 (..., 3, H, W) in [-1, 1]."""
     return np.ascontiguousarray(np.moveaxis(pictures, -1, -3)).astype(np.float32) / 127.5 - 1
 
 
 def _bytes(clip: TalkingClip) -> int:
-    return sum(value.nbytes for value in (clip.boxes, *clip.columns.values()) if isinstance(value, np.ndarray))
+    kept = (clip.boxes, *clip.parts.values(), *clip.columns.values())
+    return sum(value.nbytes for value in kept if isinstance(value, np.ndarray))

@@ -40,7 +40,7 @@ def write_run(
     config = config or dice_config()
     model = weights or DiceTalk(config)
     settings = {"model": asdict(config), "audio_column": STATES, "embedder": str(embedder) if embedder else None}
-    return _write(folder, "dice-talk", data, settings, model, step)
+    return write_training(folder, "dice-talk", data, settings, model, step)
 
 
 def write_embedder(folder: Path, *, data: Path | str = "nowhere", column: str = STATES, **sizes: Any) -> Path:
@@ -48,12 +48,13 @@ def write_embedder(folder: Path, *, data: Path | str = "nowhere", column: str = 
     torch.manual_seed(1)
     config = EmbedderConfig.tiny(**sizes)
     settings = {"model": asdict(config), "audio_column": column}
-    return _write(folder, "dice-embedder", data, settings, EmotionEmbedder(config), 1)
+    return write_training(folder, "dice-embedder", data, settings, EmotionEmbedder(config), 1)
 
 
-def _write(
+def write_training(
     folder: Path, system: str, data: Path | str, settings: Mapping[str, Any], model: nn.Module, step: int
 ) -> Path:
+    """A training of any system with these weights."""
     folder.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump({"system": system, "data": str(data), "settings": _plain(settings)})
     (folder / "config.yaml").write_text(text)

@@ -85,6 +85,10 @@ class DiceTalk(nn.Module):
         """See `training_loss`."""
         return self.training_loss(batch, generator)
 
+    def enable_gradient_checkpointing(self) -> None:
+        """Trades time for memory, see `Denoiser.checkpoint_activations`."""
+        self.denoiser.checkpoint_activations()
+
     def training_loss(self, batch: Batch, generator: torch.Generator | None = None) -> tuple[torch.Tensor, Parts]:
         """Eq. 15 for a batch, and the VAE's own loss where it is trained along.
 

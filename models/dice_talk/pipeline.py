@@ -7,8 +7,7 @@ windows move over all of it; pictures, which are far larger, only `windows.decod
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -94,20 +93,6 @@ def evaluations(latents: int, config: DiceTalkConfig, steps: int | None, guidanc
     """How often the denoiser runs for a video."""
     windows = len(window_indices(latents, 0, config.windows))
     return (len(schedule(config.diffusion, steps)) - 1) * windows * len(branch_weights(guidance or config.guidance))
-
-
-@contextmanager
-def counted(model: DiceTalk, tick: Callable[[], object]) -> Iterator[None]:
-    """Calls `tick` at each evaluation of the denoiser meanwhile."""
-
-    def hook(*_: object) -> None:  # what a hook returns would stand for the output
-        tick()
-
-    handle = model.denoiser.register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def latents_of(

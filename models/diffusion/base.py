@@ -1,8 +1,11 @@
-"""A public UNet under a system's own parts: its weights, and how many there are."""
+"""A public UNet under a system's own parts: its weights, how many there are, and how often it runs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -15,17 +18,17 @@ from ..loading import load_strict
 
 
 def read_base(name: str) -> dict[str, torch.Tensor]:
-    """Tensors of a safetensors file in the weights store as float32; published files may be float16.
+    """Tensors of a file in the weights store. Raises WeightsMissing where it is not there, and as `read_tensors`."""
+    return read_tensors(weights_store().path(name))
 
-    Raises:
-        WeightsMissing: it is not there.
-        WeightsError: it cannot be read.
-    """
-    path = weights_store().path(name)
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Tensors of a safetensors file; halves, as in published files, as float32. Raises WeightsError."""
     try:
-        return {key: value.float() for key, value in load_file(path).items()}
+        found = load_file(path)
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path} cannot be read: {error}") from error
+    return {name: value.float() if value.is_floating_point() else value for name, value in found.items()}
 
 
 def load_base(unet: nn.Module, state: Mapping[str, torch.Tensor], *, source: str) -> None:
@@ -43,3 +46,17 @@ def load_base(unet: nn.Module, state: Mapping[str, torch.Tensor], *, source: str
 def parameter_count(*modules: nn.Module | None) -> int:
     """Parameters of all these modules; None has none."""
     return sum(parameter.numel() for module in modules if module is not None for parameter in module.parameters())
+
+
+@contextmanager
+def counted(model: Any, tick: Callable[[], object]) -> Iterator[None]:
+    """Calls `tick` at each evaluation of the denoiser meanwhile."""
+
+    def hook(*_: object) -> None:  # what a hook returns would stand for the output
+        tick()
+
+    handle = model.denoiser.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -24,8 +24,6 @@ from torch.nn import functional as F
 from ...core.errors import InputError
 from .config import LOWER_AUS, UPPER_AUS, AuConfig, au_columns
 
-QUANTILE = 0.1  # stands for the neutral face of a person who is never labelled neutral
-
 
 @dataclass(frozen=True)
 class AuTokens:
@@ -43,8 +41,8 @@ def identity_neutral(intensities: np.ndarray, neutral: np.ndarray | None = None)
         neutral: bool (T,), frames of clips that are labelled neutral.
 
     Returns:
-        float32 (17,): the mean over neutral frames. Without any, each unit's lowest tenth (ours: most units rest most
-        of the time).
+        float32 (17,): the mean over neutral frames. Without any, each unit's median (ours: most units rest most of the
+        time).
 
     Raises:
         InputError: another number of units, or one without a single value.
@@ -58,7 +56,7 @@ def identity_neutral(intensities: np.ndarray, neutral: np.ndarray | None = None)
         raise InputError(f"no value of {', '.join(missing)} in {len(intensities)} frames")
     if neutral is not None and seen[neutral].any(0).all():
         return np.asarray(np.nanmean(known[neutral], axis=0, dtype=np.float64), np.float32)
-    return np.asarray(np.nanquantile(known, QUANTILE, axis=0), np.float32)
+    return np.asarray(np.nanmedian(known, axis=0), np.float32)
 
 
 class ResidualBlock(nn.Module):

@@ -104,6 +104,10 @@ class MfEtalk(nn.Module):
         """See `training_loss`."""
         return self.training_loss(batch, generator, **outside)
 
+    def enable_gradient_checkpointing(self) -> None:
+        """Trades time for memory, see `Denoiser.checkpoint_activations`."""
+        self.denoiser.checkpoint_activations()
+
     def training_loss(
         self,
         batch: Batch,

@@ -14,7 +14,6 @@ from talkforge.models.dice_talk.denoiser_config import DiceTalkConfig
 from talkforge.models.dice_talk.model import DiceTalk
 from talkforge.models.dice_talk.pipeline import (
     Portrayed,
-    counted,
     evaluations,
     frame_rate,
     latent_count,
@@ -22,6 +21,7 @@ from talkforge.models.dice_talk.pipeline import (
     picture_count,
     pictures,
 )
+from talkforge.models.diffusion.base import counted
 from talkforge.models.diffusion.config import GuidanceConfig, WindowsConfig
 from talkforge.tests.models.dice_talk_cases import SIZE, build, one_thread, small
 

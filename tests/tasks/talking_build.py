@@ -65,14 +65,14 @@ def clip_row(number: int, frames: int, **values: Any) -> dict[str, Any]:
     } | values
 
 
-def write_talking_build(folder: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+def write_talking_build(folder: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema = SCHEMA) -> Path:
     """Writes clips as a build with videos. Picture k of clip n is numbered 100 n + k."""
     splits = ("train", "val", "test")
     totals = {split: int(any(row["split"] == split for row in rows)) for split in splits}
     for split in (name for name in splits if totals[name]):
         writer = ShardWriter(folder, f"build-{split}", folder=f"data/{split}", total=1, group_rows=1)
         own = [dict(row) for row in rows if row["split"] == split]
-        writer.write(0, pa.Table.from_pylist(own, schema=SCHEMA), digest="toy")
+        writer.write(0, pa.Table.from_pylist(own, schema=schema), digest="toy")
     for row in rows:
         path = folder / "videos" / f"{row['clip_id']}.mp4"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,7 @@ def write_talking_build(folder: Path, rows: Sequence[Mapping[str, Any]]) -> Path
         "fps": 25,
         "paths": {"data": SHARD, "video": "videos/{clip_id}.mp4", "rejects": REJECTS},
         "shards": totals,
-        "columns": column_rows(SCHEMA),
+        "columns": column_rows(schema),
         "steps_per_frame": {"whisper_tiny_states": 2},
         "extractors": [],
     }

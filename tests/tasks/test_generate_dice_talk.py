@@ -133,7 +133,7 @@ def test_averaged_weights_are_taken(run: Path) -> None:
     maker = opened(run).make
     assert isinstance(maker, DiceTalkMaker)
     averages = load_file(run / "checkpoints" / "step-00000003" / "ema.safetensors")
-    with maker._networks() as (model, _):
+    with maker.networks() as (model, _):
         assert all(torch.equal(value, averages[name]) for name, value in model.state_dict().items())
         assert any(value.any() for value in averages.values()) and not model.training
 
@@ -243,15 +243,14 @@ def test_the_largest_of_two_faces_is_taken(portrait: Path, tmp_path: Path) -> No
     Image.fromarray(wide).save(tmp_path / "two.png")
     face, seen = face_in(np.ascontiguousarray(wide), "two.png")
     assert seen == 2 and face.box[0] > small.shape[1], "the one on the right"
-    shot = shot_of(tmp_path / "two.png", "dice-square", 64, dice_config())
+    shot = shot_of(tmp_path / "two.png", "dice-square", 64, 32, 1.1)
     assert shot.faces == 2 and shot.picture.shape == (32, 32, 3)
 
 
 def test_a_portrait_is_cut_around_its_face_and_the_mask_lies_on_it(portrait: Path) -> None:
     """dice-square: half the face's box on each side, so the box, 1.1 times as large, has sides of about 0.55."""
-    config = dice_config()
     for crop in ("dice-square", "ffhq"):
-        mask = shot_of(portrait, crop, 128, config).mask[0, 0]
+        mask = shot_of(portrait, crop, 128, 32, 1.1).mask[0, 0]
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         assert mask.shape == (32, 32) and set(np.unique(mask)) == {0.0, 1.0}
         assert 0.3 < len(rows) / 32 < 0.85 and 0.3 < len(columns) / 32 < 0.85, crop

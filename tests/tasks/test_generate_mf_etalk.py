@@ -1,0 +1,229 @@
+"""Method mf-etalk with random weights: what a video has to be, which action units it is made of, what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from talkforge.core.errors import ConfigError, InputError, NoFace, WeightsError
+from talkforge.core.weights import weights_store
+from talkforge.datasets.audio import read_audio, write_wav
+from talkforge.datasets.video import open_video, probe
+from talkforge.flows.generate import generate_one, open_method
+from talkforge.models.arcface import ArcFace
+from talkforge.models.mf_etalk.config import MfEtalkConfig, au_columns
+from talkforge.models.mf_etalk.model import MfEtalk
+from talkforge.models.mf_etalk.pipeline import Portrayed, evaluations, latents_of, pictures
+from talkforge.tasks.faces import LANDMARKER
+from talkforge.tasks.generate_mf_etalk import MfEtalkMaker, forth_and_back
+from talkforge.tasks.methods import Opened, TestItem, read_portrait
+from talkforge.tests.dice_runs import STATES, write_training
+from talkforge.tests.media_factory import tone, write_clip
+from talkforge.tests.models.dice_talk_cases import needs_diffusers
+from talkforge.tests.models.test_mf_cases import awake, small
+from talkforge.tests.tasks.mf_build import mf_row, track_of, write_mf_build
+
+FAST = ("steps=2", "guidance.reference=1", "guidance.conditions=1", "crop=dice-square", "device=cpu", "neutral=zero")
+UNITS = au_columns()
+SMILE = UNITS.index("AU12")
+pytestmark = needs_diffusers
+
+
+@pytest.fixture(scope="module", autouse=True)
+def weights() -> None:
+    try:
+        for name in (LANDMARKER, "whisper-tiny-en-ct2"):
+            weights_store().path(name)
+    except WeightsError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TALKFORGE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def write_run(folder: Path, config: MfEtalkConfig, data: Path | str = "nowhere", stage: str = "motion") -> Path:
+    torch.manual_seed(0)
+    config = replace(config, stage="image" if stage == "image" else "temporal")
+    settings = {"model": asdict(config), "audio_column": STATES, "stage": stage}
+    return write_training(folder, "mf-etalk", data, settings, awake(MfEtalk(config)), 3)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("mf"), small())
+
+
+@pytest.fixture(scope="module")
+def clip(sample_clips: Path) -> Path:
+    return sample_clips / "test-movie-1.mp4"
+
+
+@pytest.fixture(scope="module")
+def portrait(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("portrait") / "face.png"
+    Image.fromarray(read_portrait(clip)).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def sound(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Speech, 14 frames and half a frame's samples."""
+    path = tmp_path_factory.mktemp("sound") / "speech.wav"
+    write_wav(path, read_audio(clip)[4000 : 4000 + 14 * 640 + 320])
+    return path
+
+
+def opened(run: Path, *overrides: str, **values: Any) -> Opened:
+    return open_method("mf-etalk", [*FAST, *overrides], run=run, **values)
+
+
+def maker(run: Path, *overrides: str) -> MfEtalkMaker:
+    found = opened(run, *overrides).make
+    assert isinstance(found, MfEtalkMaker)
+    return found
+
+
+def test_a_video_is_as_long_as_its_sound_and_has_it(run: Path, portrait: Path, sound: Path, tmp_path: Path) -> None:
+    """14 frames in clips of 4 are three whole ones and a short one."""
+    facts = generate_one("mf-etalk", tmp_path / "a.mp4", portrait, sound, None, opened=opened(run))
+    assert facts == {"frames": 14, "action_units": "neutral", "faces_in_portrait": 1}
+    with open_video(tmp_path / "a.mp4") as stream:
+        assert np.stack([frame for _, frame in stream]).shape == (14, 256, 256, 3)
+    assert probe(tmp_path / "a.mp4").fps == 25
+    played, given = read_audio(tmp_path / "a.mp4"), read_audio(sound)[: 14 * 640]
+    assert len(played) >= len(given) and np.corrcoef(played[: len(given)], given)[0, 1] > 0.99
+
+
+def test_seed_and_units_count(run: Path, portrait: Path, sound: Path, clip: Path, tmp_path: Path) -> None:
+    cases: dict[str, tuple[tuple[str, ...], dict[str, Any], Path | None]] = {
+        "a": ((), {}, None),
+        "same": ((), {}, None),
+        "seed": ((), {"seed": 1}, None),
+        "smile": (("au.AU12=+0.5",), {}, None),
+        "clip": ((), {}, clip),
+    }
+    for name, (overrides, values, other) in cases.items():
+        ready = opened(run, *overrides, **values)
+        generate_one("mf-etalk", tmp_path / f"{name}.mp4", portrait, sound, None, other, opened=ready)
+    made = {name: (tmp_path / f"{name}.mp4").read_bytes() for name in cases}
+    assert made["same"] == made["a"] and len(set(made.values())) == len(cases) - 1
+    identities = [str(opened(run, *overrides, **values).identity) for overrides, values, _ in cases.values()]
+    assert len(set(identities)) == 3, "what the clip does is the item's"
+
+
+def test_the_track_is_that_of_the_clip_and_units_are_raised(run: Path, clip: Path) -> None:
+    plain, neutral = maker(run)._track(clip, 300)
+    assert plain.shape == (300, 17) and np.isfinite(plain).all() and plain.std(0).max() > 0 and not neutral.any()
+    raised, _ = maker(run, "au.AU12=0.3", "au.AU45=-2")._track(clip, 300)
+    np.testing.assert_allclose(raised[:, SMILE], np.minimum(plain[:, SMILE] + 0.3, 1), rtol=1e-5)
+    assert not raised[:, UNITS.index("AU45")].any()
+    others = [k for k, unit in enumerate(UNITS) if unit not in {"AU12", "AU45"}]
+    np.testing.assert_array_equal(raised[:, others], plain[:, others])
+    track, neutral = maker(run, "au.AU12=0.3")._track(None, 5)
+    assert track.shape == (5, 17) and not neutral.any()
+    assert np.flatnonzero(track[0]).tolist() == [SMILE] and (track == track[0]).all()
+
+
+def test_a_clip_is_compared_with_the_build_s_neutral_face(run: Path, clip: Path, tmp_path: Path) -> None:
+    rows = [mf_row(0, 12, identity="one", emotion="neutral"), mf_row(1, 12, identity="two")]
+    data = write_mf_build(tmp_path / "build", rows)
+    there = write_run(tmp_path / "run", small(), data)
+    wanted = (track_of(0, 12).mean(0) + np.median(track_of(1, 12), 0)) / 2
+    np.testing.assert_allclose(maker(there, "neutral=build")._track(clip, 5)[1], wanted, rtol=1e-5)
+    track, neutral = maker(run, "neutral=clip")._track(clip, 400)
+    assert np.abs(np.median(track, 0) - neutral).max() < 0.05  # the track comes twice, its ends not
+    with pytest.raises(InputError, match=r"not here to say what its neutral faces.*neutral=clip"):
+        maker(run, "neutral=build")._track(clip, 5)
+
+
+@pytest.mark.parametrize(
+    ("length", "frames", "places"), [(4, 3, [0, 1, 2]), (3, 8, [0, 1, 2, 1, 0, 1, 2, 1]), (1, 3, [0, 0, 0])]
+)
+def test_short_tracks_are_played_forth_and_back(length: int, frames: int, places: list[int]) -> None:
+    assert forth_and_back(np.arange(length), frames).tolist() == places
+
+
+def test_masks_are_the_portrait_s(run: Path, portrait: Path) -> None:
+    from talkforge.tasks.portrait import shot_of
+
+    made = maker(run)
+    shot = shot_of(portrait, made.crop, made.crop_size, 32, 1.2)
+    pose, face, lip = made._regions(shot)[0]
+    assert lip.max() == 1 and pose[0, 0] > 0.9 and face.max() > 0.3
+    rows = np.flatnonzero(lip.max(1) > 0.5)
+    assert rows.mean() > len(lip) / 2, "lips are in the lower half of a face that fills the crop"
+    left, top, right, bottom = shot.box()
+    assert 0 < left < right < made.crop_size and 0 < top < bottom < made.crop_size
+
+
+def test_full_models_get_an_embedding_of_the_portrait(run: Path, portrait: Path, sample_clips: Path) -> None:
+    made = maker(run)
+    assert made._who(portrait) is None
+    made.settings = made.settings.model_copy(update={"model": replace(small(), vae="sd", face=MfEtalkConfig().face)})
+    torch.manual_seed(0)
+    made.__dict__["_arcface"] = ArcFace().eval()
+    found = made._who(portrait)
+    assert found is not None and found.shape == (512,) and np.isfinite(found).all()
+
+
+def test_latents_are_those_of_the_model_in_chained_clips() -> None:
+    torch.manual_seed(0)
+    model, draw = awake(MfEtalk(small())).eval(), np.random.default_rng(0)
+    given = Portrayed(
+        portrait=draw.integers(0, 255, (32, 32, 3), dtype=np.uint8),
+        mask=np.ones((1, 1, 32, 32), np.float32),
+        regions=draw.random((1, 3, 16, 16), dtype=np.float32),
+        states=draw.random((10, 5, 384), dtype=np.float32),
+        aus=draw.random((5, 17), dtype=np.float32),
+        neutral=np.zeros(17, np.float32),
+    )
+    calls: list[int] = []
+    handle = model.denoiser.register_forward_hook(lambda *_: calls.append(0))
+    latents = latents_of(model, given, seed=3, steps=2)
+    handle.remove()
+    assert latents.shape == (5, 4, 8, 8) and len(calls) == evaluations(5, model.config, 2, None) == 2 * 2 * 2
+    whole = model.sample(given.batch(model.config), torch.Generator().manual_seed(3), steps=2)
+    torch.testing.assert_close(latents, whole[0])
+    shown = np.concatenate(list(pictures(model, latents)))
+    assert np.array_equal(shown, model.render(whole)[0].numpy())
+    with pytest.raises(InputError, match="pictures are 32 x 32"):
+        replace(given, portrait=np.zeros((8, 8, 3), np.uint8)).batch(model.config)
+    with pytest.raises(InputError, match=r"is \(frames, 17\)"):
+        replace(given, aus=np.zeros((5, 16), np.float32)).batch(model.config)
+
+
+def test_what_does_not_fit_is_said(run: Path, portrait: Path, sound: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="mf-etalk needs --run DIR"):
+        open_method("mf-etalk")
+    with pytest.raises(ConfigError, match=r"unknown action unit 'AU13' \((did you mean|known)"):
+        opened(run, "au.AU13=1")
+    with pytest.raises(InputError, match="stage image, and makes no videos"):
+        opened(write_run(tmp_path / "image", small(), stage="image"))
+    with pytest.raises(InputError, match="reads no action units"):
+        opened(write_run(tmp_path / "a", small().ablated("a")), "au.AU12=1")
+    with pytest.raises(InputError, match="no emotions by name"):
+        generate_one("mf-etalk", tmp_path / "a.mp4", portrait, sound, "happy", opened=opened(run))
+    write_clip(tmp_path / "cartoon.mp4", 5, audio=tone(0.2))
+    with pytest.raises(NoFace, match=r"action units, cartoon\.mp4: no face in any of 5 frames"):
+        generate_one(
+            "mf-etalk", tmp_path / "a.mp4", portrait, sound, None, tmp_path / "cartoon.mp4", opened=opened(run)
+        )
+    assert not (tmp_path / "a.mp4").exists()
+    check = opened(run).check
+    assert check is not None and check(TestItem("x", portrait, sound)) == 14
+
+
+def test_ablation_a_makes_videos_without_units(portrait: Path, sound: Path, clip: Path, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a", small().ablated("a"))
+    ready = open_method("mf-etalk", FAST[:-1], run=run)
+    facts = generate_one("mf-etalk", tmp_path / "a.mp4", portrait, sound, None, clip, opened=ready)
+    assert facts["action_units"] == "neutral" and ready.facts["action_units"] is None
