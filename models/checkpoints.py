@@ -28,6 +28,13 @@ def read_tensors(path: Path, *, source: str) -> Any:
         raise WeightsError(f"{source}: {path.name} cannot be read as tensors alone") from error
 
 
+def checked_state(state: object, path: Path, *, source: str) -> dict[str, torch.Tensor]:
+    """What a file held, as a state dict. Raises WeightsError if it is none."""
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise WeightsError(f"{source}: {path.name} is no state dict")
+    return dict(state)
+
+
 def read_state_dict(network: M, path: Path, *, source: str) -> M:
     """Fills `network` from a file that is one state dict, in PyTorch's present or older format.
 
@@ -45,8 +52,6 @@ def read_state_dict(network: M, path: Path, *, source: str) -> M:
     Raises:
         WeightsError: no state dict, or its names or shapes are not exactly those of the network.
     """
-    state = read_tensors(path, source=source)
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise WeightsError(f"{source}: {path.name} is no state dict")
+    state = checked_state(read_tensors(path, source=source), path, source=source)
     counts = {name: value for name, value in network.state_dict().items() if name.endswith("num_batches_tracked")}
-    return load_strict(network, counts | dict(state), source=source)
+    return load_strict(network, counts | state, source=source)

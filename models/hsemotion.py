@@ -20,6 +20,7 @@ from torch import nn
 
 from ..core.errors import InputError, WeightsError
 from ..core.weights import weights_store
+from .checkpoints import checked_state
 from .loading import load_strict
 from .pickled_module import read_pickled_module
 from .same_padding import Conv2dSame
@@ -177,8 +178,7 @@ def read_hsemotion(path: Path, variant: str) -> HSEmotion:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         state = read_pickled_module(path)
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise WeightsError(f"{source}: {path.name} is no state dict")
+    state = checked_state(state, path, source=source)
     # The authors wrapped the last layer in a Sequential in some files and not in others.
     state = {name.replace("classifier.0.", "classifier."): value for name, value in state.items()}
     head = state.get("classifier.bias")

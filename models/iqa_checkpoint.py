@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-import torch
 from torch import nn
 
-from ..core.errors import WeightsError
-from .checkpoints import read_tensors
+from .checkpoints import checked_state, read_tensors
 from .loading import load_strict
 
 if TYPE_CHECKING:
@@ -34,7 +32,5 @@ def read_iqa_checkpoint(network: M, path: Path, *, source: str) -> M:
         WeightsError: no state dict, or its names or shapes are not exactly those of the network.
     """
     state = read_tensors(path, source=source)
-    state = state.get(WRAPPER, state) if isinstance(state, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise WeightsError(f"{source}: {path.name} is no state dict")
+    state = checked_state(state.get(WRAPPER, state) if isinstance(state, dict) else None, path, source=source)
     return load_strict(network, {name.removeprefix(PARALLEL): value for name, value in state.items()}, source=source)
