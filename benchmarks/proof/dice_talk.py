@@ -19,6 +19,7 @@ below DIR and not made again. Writes results.json, table.md and strips/*.png.
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ import torch
 from PIL import Image
 from talkforge.core.counters import Counters
 from talkforge.core.emotions import MEAD_EMOTIONS
-from talkforge.core.errors import NoFace
+from talkforge.core.errors import InputError, NoFace
 from talkforge.core.provenance import environment, now, version
 from talkforge.core.shards import write_json, write_text
 from talkforge.datasets.encode import VideoWriter
@@ -141,6 +142,19 @@ class Study:
             latents = self.model.encoders.encode(shown)  # pyright: ignore[reportOptionalMemberAccess]
             return np.concatenate(list(pictures(self.model, latents, self.count(clip))))
 
+    def check(self) -> None:
+        """Raises InputError where videos of other weights or settings lie below `out`."""
+        made = {
+            "weights": self.trained.sha256,
+            "embedder": self.priors.sha256,
+            "frames": self.frames,
+            "steps": self.steps,
+        }
+        path = self.out / "made.json"
+        if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != made:
+            raise InputError(f"{self.out} holds videos of other weights or settings", hint="give another --out")
+        write_json(path, made)
+
     def write(self, path: Path, clip: int, frames: np.ndarray, fps: Any = FPS) -> None:
         """A video with the clip's sound, unless it is there."""
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -230,12 +244,15 @@ def measure_emotions(study: Study, seeds: int) -> dict[str, Any]:
 def compared(seen: Mapping[Any, dict[str, float]], a: str, b: str, seeds: int, clips: int) -> dict[str, Any]:
     """Differences of what is seen, each clip's mean over seeds, with the interval over clips."""
     found: dict[str, Any] = {}
-    for what in next(iter(seen.values())):
+    for what in next(iter(seen.values()), {}):
         sides = []
         for clip in range(clips):
             both = [[seen.get((name, seed, clip)) for seed in range(seeds)] for name in (a, b)]
             if all(one is not None for side in both for one in side):
                 sides.append([float(np.mean([one[what] for one in side if one])) for side in both])
+        if not sides:
+            found[what] = {"difference": None, "reason": "no_face", "clips": 0}
+            continue
         table = np.array(sides)
         paired = paired_mean(table[:, 0], table[:, 1])
         found[what] = {"difference": paired.value, "ci95": paired.ci95, "p_value": paired.p_value, "clips": len(table)}
@@ -280,6 +297,9 @@ def table(found: Mapping[str, Any]) -> str:
     lines += ["", "| emotions | seen | difference [95 %] | p | clips |", "|---|---|---|---|---|"]
     for names, differences in found["emotions"]["differences"].items():
         for what, one in differences.items():
+            if one["difference"] is None:
+                lines.append(f"| {names} | {what} | none ({one['reason']}) | | 0 |")
+                continue
             ci = one["ci95"] and "[{:+.3f}, {:+.3f}]".format(*one["ci95"])
             lines.append(f"| {names} | {what} | {one['difference']:+.3f} {ci} | {one['p_value']} | {one['clips']} |")
     return "\n".join(lines) + "\n"
@@ -296,6 +316,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, help="of denoising; the training's by default")
     options = parser.parse_args(arguments)
     study = Study(options.run, options.data, options.out, options.frames, options.steps)
+    study.check()
     study.lay()
     found = {
         "made": now(),

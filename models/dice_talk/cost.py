@@ -30,13 +30,15 @@ class Cost:
         denoise: one pass of the denoiser over one window.
         decode: one latent to its picture.
         frames: of a window.
-        passes: of the denoiser for each window of a video: steps times branches of guidance.
+        branches: of guidance.
+        passes: of the denoiser for each window of a video: steps times branches.
     """
 
     conditions: int
     denoise: int
     decode: int
     frames: int
+    branches: int
     passes: int
 
     @property
@@ -48,7 +50,7 @@ class Cost:
     def second(self) -> float:
         """Operations of one generated second of video."""
         windows = LATENT_RATE / self.frames
-        return windows * (self.passes * self.denoise + self.conditions) + LATENT_RATE * self.decode
+        return windows * (self.passes * self.denoise + self.branches * self.conditions) + LATENT_RATE * self.decode
 
     def seconds_at(self, peak: float = H200_DENSE, utilisation: float = 0.4) -> float:
         """Seconds that a generated second takes on a machine of `peak` operations a second."""
@@ -68,8 +70,8 @@ def count_cost(config: DiceTalkConfig) -> Cost:
     inputs = model._branch_inputs(given, "full")
     denoise = _operations(lambda: model._predict(latents, torch.ones((), device="meta"), inputs))
     decoded = _operations(lambda: decode(latents[0, :1].expand(chunk, -1, -1, -1)))
-    passes = config.diffusion.steps * len(branch_weights(config.guidance))
-    return Cost(conditions, denoise, decoded // chunk, frames, passes)
+    branches = len(branch_weights(config.guidance))
+    return Cost(conditions, denoise, decoded // chunk, frames, branches, config.diffusion.steps * branches)
 
 
 def _window(config: DiceTalkConfig) -> dict[str, torch.Tensor]:

@@ -60,8 +60,8 @@ def test_audio_tokens_are_counted_exactly() -> None:
 
 
 def test_a_second_is_its_windows() -> None:
-    cost = Cost(conditions=100, denoise=1000, decode=7, frames=25, passes=75)
-    assert cost.second == 0.5 * (75 * 1000 + 100) + LATENT_RATE * 7
+    cost = Cost(conditions=100, denoise=1000, decode=7, frames=25, branches=3, passes=75)
+    assert cost.second == 0.5 * (75 * 1000 + 3 * 100) + LATENT_RATE * 7
     assert cost.seconds_at(peak=1e6, utilisation=0.5) == pytest.approx(cost.second / 5e5)
 
 
