@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pickle
 import shutil
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from talkforge.core.counters import Counters
 from talkforge.core.errors import ConfigError, InputError, MediaNotFound, NoAudioTrack, TooShort
-from talkforge.datasets.batches import Cut, LengthBuckets
+from talkforge.datasets.batches import Cut
 from talkforge.datasets.filters import Bound, FilterPreset, Rules
 from talkforge.datasets.shards import INFO, ClipShards, stack
 from talkforge.tests.datasets.small_build import WIDE, clip_row, write_build
@@ -191,19 +193,37 @@ def test_only_the_last_few_shards_stay_open(build: Path) -> None:
     assert sorted(link.name[:10] for link in links if link.is_relative_to(build)) == ["part-00000", "part-00002"]
 
 
-@pytest.mark.parametrize("start", ["fork", "spawn"])
-def test_any_number_of_workers_gives_the_same_bytes(build: Path, start: str) -> None:
-    """Files are open in this process already, as they are in a training run that looked at its data first."""
-    data = pytest.importorskip("torch.utils.data", reason="torch is not installed")
-    clips = ClipShards(build, columns=["face_points", "speech_states", "emotion", "intensity"])
+LOADING = """
+import sys
+from pathlib import Path
+from torch.utils import data
+from talkforge.datasets.batches import LengthBuckets
+from talkforge.datasets.shards import ClipShards, stack
+from talkforge.tests.datasets.test_shards import same
+
+if __name__ == "__main__":
+    clips = ClipShards(Path(sys.argv[1]), columns=["face_points", "speech_states", "emotion", "intensity"])
     clips[0]
     sampler = LengthBuckets(clips.lengths, 2, window=4, seed=3)
-    alone = list(data.DataLoader(clips, batch_sampler=sampler, collate_fn=stack))
-    loader = data.DataLoader(
-        clips, batch_sampler=sampler, collate_fn=stack, num_workers=2, multiprocessing_context=start
-    )
+    given = {"batch_sampler": sampler, "collate_fn": stack}
+    alone = list(data.DataLoader(clips, **given))
+    loader = data.DataLoader(clips, **given, num_workers=2, multiprocessing_context=sys.argv[2])
     assert len(alone) == 3
     assert all(same(one, other) for one, other in zip(loader, alone, strict=True))
+"""
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_any_number_of_workers_gives_the_same_bytes(build: Path, start: str, tmp_path: Path) -> None:
+    """Files are open in the process already, as they are in a training run that looked at its data first.
+
+    The process is a fresh one: a fork of one with many threads, such as this, copies locks that others hold.
+    """
+    pytest.importorskip("torch.utils.data", reason="torch is not installed")
+    script = tmp_path / "loading.py"
+    script.write_text(LOADING, encoding="utf-8")
+    done = subprocess.run([sys.executable, str(script), str(build), start], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_batch_is_padded_to_its_longest_clip(build: Path) -> None:

@@ -206,7 +206,8 @@ def test_every_extractor_declares_what_can_be_stored(store: FeatureStore) -> Non
     """A failure row of each: the declared types must be ones that a file can hold."""
     for spec in extractors.all():
         assert re.fullmatch(r"[a-z0-9][a-z0-9.-]*", spec.id), "the id is a folder's name"
-        assert spec.what and spec.version >= 1 and (spec.picture or spec.faces or spec.audio or spec.compares)
+        assert spec.what and spec.version >= 1
+        assert spec.picture or spec.faces or spec.frames or spec.audio or spec.compares
         digest(dict(spec.params))
         table = pa.table({name: pa.nulls(1, kind) for name, kind in spec.columns.items()})
         assert table.schema.names == list(spec.columns) and not {"reason", "message"} & {*spec.columns}
