@@ -32,7 +32,9 @@ SOURCES = ("portrait", "audio", "emotion", "emotion_video")
 )
 @click.option("--seed", type=click.IntRange(0), help="dice-talk, mf-etalk: of the noise.  [default: 0]")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Any option of the method, e.g. steps=10.")
-@click.option("--workers", type=click.IntRange(1), help="Threads.  [default: one a core]")
+@click.option(
+    "--workers", type=click.IntRange(1), help="Threads, on a CPU each with its own model.  [default: one a core]"
+)
 @click.option("--no-prefect", is_flag=True, help="Run in this process alone, without Prefect.")
 @click.option("--strict", is_flag=True, help="Exit with 1 when any item gave no video.")
 @click.option("--dry-run", is_flag=True, help="Say what would be made; write nothing.")
@@ -66,6 +68,8 @@ def generate(
     if source["emotion"] and source["emotion_video"]:
         raise click.UsageError("give --emotion or --emotion-video, not both")
     one = source["testset"] is None and source["real"] is None
+    if not one:
+        _only_sets(source)
     given = [source[name] for name in SOURCES]
     items = [item_of(method, out, *given)] if one else items_of(source["testset"], source["real"])
     opened = open_method(method, overrides, run=run, priors=priors, seed=seed)
@@ -73,12 +77,12 @@ def generate(
         _show(plan(method, items, out, opened, many=not one), as_json)
         return
     if one:
-        facts = generate_one(method, out, *given, opened=opened)
+        video = generate_one(method, out, *given, opened=opened)
         if as_json:
-            click.echo(json.dumps({"video": str(out), **facts, "made_with": dict(opened.facts)}, indent=2))
-        if facts.get("faces_in_portrait", 1) > 1:
-            say(f"the portrait shows {facts['faces_in_portrait']} faces; the largest one was taken")
-        say(f"video: {out}")
+            click.echo(json.dumps({"video": str(out), **video.facts, "made_with": dict(opened.facts)}, indent=2))
+        if video.facts.get("faces_in_portrait", 1) > 1:
+            say(f"the portrait shows {video.facts['faces_in_portrait']} faces; the largest one was taken")
+        say(f"video: {out}" if video.fresh else f"nothing to do: {out} is up to date")
         return
     from ..flows.engine import default_workers
 
@@ -90,6 +94,14 @@ def generate(
     fresh = sum(item.fresh for item in done)
     say(f"{len(done) - len(failed)} of {len(done)} videos in {out}, {fresh} made now")
     sys.exit(EXIT_REJECTS if strict and failed else EXIT_OK)
+
+
+def _only_sets(source: dict[str, Any]) -> None:
+    """Refuses what is said of one video where there are many."""
+    for name in SOURCES:
+        if source[name] is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise click.UsageError(f"{option} is for one video; the items of --testset and --real say their own")
 
 
 def _show(planned: dict[str, Any], as_json: bool) -> None:
@@ -109,13 +121,19 @@ def _show(planned: dict[str, Any], as_json: bool) -> None:
 @click.option(
     "--by", type=click.Choice(["emotion", "clip"]), default="emotion", show_default=True, help="A prior for each."
 )
-@click.option("--out", type=FILE, help="Gets the priors, .npz.  [default: priors.npz in the run, for generate]")
+@click.option(
+    "--out",
+    type=FILE,
+    help="Gets the priors, .npz, for generate --priors. Needed with --by clip and for a run of dice-embedder.  "
+    "[default: priors.npz in the run]",
+)
 @JSON
 def priors(run: Path, data: Path | None, split: str, by: Any, out: Path | None, as_json: bool) -> None:
     """Writes the mean emotion prior of each emotion of a build, so that emotions have names in generation.
 
     \b
     talkforge priors --run runs/dice
+    talkforge priors --run runs/embedder --out emotions.npz
     talkforge priors --run runs/dice --data data/hdtf --by clip --out clips.npz
     """
     from ..flows.priors import make_priors

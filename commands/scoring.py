@@ -83,7 +83,7 @@ def _tell(outcome: Any) -> None:
 
 @click.command()
 @click.option("--real", required=True, help="Folder of real clips, or 'samples' for the sample clips.")
-@click.option("--methods", default="copy,warp,still", show_default=True, help="Comma-separated method ids.")
+@click.option("--methods", default="copy,warp,still", show_default=True, help="Comma-separated ids, not of trainings.")
 @click.option("--out", type=FOLDER, required=True, help="Gets a report folder a method and index.html.")
 @run_options
 def benchmark(real: str, methods: str, out: Path, strict: bool, **options: Any) -> None:
@@ -96,13 +96,16 @@ def benchmark(real: str, methods: str, out: Path, strict: bool, **options: Any) 
     from ..core.weights import cache_root
     from ..datasets.samples import cut_samples
     from ..flows.benchmark import benchmark as run_benchmark
+    from ..flows.benchmark import check_methods
 
+    names = listed(methods) or []
+    check_methods(names)  # before sample clips are cut
     folder = Path(real)
     if real == "samples":
         folder = cache_root() / "clips"
         cut_samples(folder)
     config = eval_config(real=folder, generated=out, out=out, method="-", **options)
-    result = run_benchmark(config, listed(methods) or [])
+    result = run_benchmark(config, names)
     for outcome in result.outcomes.values():
         _tell(outcome)
     for one in (item for failed in result.failed.values() for item in failed):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from pathlib import Path
 
 import click
@@ -57,6 +58,8 @@ def train(
 
 
 def _describe(system: str, preset: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    import yaml
+
     from ..flows.train import describe
 
     found = describe(system, preset, overrides)
@@ -66,3 +69,5 @@ def _describe(system: str, preset: str, overrides: tuple[str, ...], as_json: boo
     click.echo(f"{found['system']}: {found['what']}, preset {preset}")
     for name, count in found["parameters"].items():
         click.echo(f"  {name:24s} {count:>14,} parameters")
+    click.echo("settings:")
+    click.echo(textwrap.indent(yaml.safe_dump(found["settings"], sort_keys=False), "  "), nl=False)

@@ -18,6 +18,16 @@ from .errors import ConfigError
 from .registry import did_you_mean
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML, where only true and false are truth values as in YAML 1.2: `off` is a word, which fields may take."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, found) for tag, found in known if tag != "tag:yaml.org,2002:bool" or first in "tTfF"]
+    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
 class Config(BaseModel):
     """Base of all configurations: frozen, no unknown keys, paths as text when written."""
 
@@ -29,7 +39,7 @@ class Config(BaseModel):
 
         Args:
             path: YAML file or None.
-            overrides: texts such as "fvd.window=16"; the right side is read as YAML.
+            overrides: texts such as "fvd.window=16"; the right side is read as YAML, see `_Loader`.
             values: options from the command line; None means "not given".
 
         Raises:
@@ -91,7 +101,7 @@ def _set(data: dict[str, Any], text: str) -> None:
             raise ConfigError(f"--set {text}: '{parent}' holds a value, not a group of keys")
         data[parent] = data = dict(group)  # a copy: the caller's own groups stay as they are
     try:
-        data[last] = yaml.safe_load(value)
+        data[last] = yaml.load(value, _Loader)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {text}: the value is not valid YAML") from error
 

@@ -54,11 +54,11 @@ def benchmark(base: EvalConfig, methods: Sequence[str]) -> Benchmark:
     Args:
         base: `real`, `out` and all settings; `generated` and `method` are set a method at a time.
         methods: ids of built-in methods.
+
+    Raises:
+        What `check_methods` raises; InputError: `out` is inside `real`, or a method made no video.
     """
-    if not methods:
-        raise InputError("no method is named", hint=f"methods: {', '.join(method_registry.names())}")
-    for method in methods:
-        method_registry.get(method)  # an unknown one is said before any work
+    check_methods(methods)  # what is wrong with them is said before any work
     if base.out.resolve().is_relative_to(base.real.resolve()):
         raise InputError(f"--out {base.out} is inside --real {base.real}", hint="its videos would be taken for clips")
     items = items_from_clips(base.real)
@@ -66,6 +66,21 @@ def benchmark(base: EvalConfig, methods: Sequence[str]) -> Benchmark:
         # Nothing will be made, so no flow engine is started to say so.
         base = base.model_copy(update={"prefect": False})
     return run("benchmark", lambda engine: _body(base, methods, items), workers=1, use_prefect=base.prefect)
+
+
+def check_methods(methods: Sequence[str]) -> None:
+    """Refuses methods that a benchmark cannot run.
+
+    Raises:
+        ConfigError: an unknown method. InputError: none at all, or one that needs options, such as a run.
+    """
+    if not methods:
+        plain = [one.id for one in method_registry.all() if not one.options]
+        raise InputError("no method is named", hint=f"methods: {', '.join(plain)}")
+    for method in methods:
+        if method_registry.get(method).options:
+            text = f"method {method} needs options, which benchmark has none of"
+            raise InputError(text, hint="use talkforge generate, then talkforge eval")
 
 
 def _is_done(base: EvalConfig, method: str, items: Sequence[TestItem]) -> bool:

@@ -21,6 +21,9 @@ from ..datasets.video import FPS
 from ..tasks.methods import Method, Opened, TestItem, methods, read_sound
 from .engine import Engine, run
 
+Places = tuple[Path, Path]  # a video, and the file that says what it was made from
+ELSEWHERE = "give --out another place"
+
 
 class TestSet(Config):
     """A test set file; its paths are relative to the file.
@@ -108,25 +111,23 @@ def generate_one(
     emotion: str | None,
     emotion_video: Path | None = None,
     opened: Opened | None = None,
-) -> dict[str, Any]:
-    """One video from a portrait and a sound, and facts about it.
+) -> Generated:
+    """One video from a portrait and a sound, made unless it is there already from the same inputs.
 
     Raises:
-        InputError: something is not given or not there.
+        InputError: something is not given or not there; `out` is a file that no such call made.
         What the method raises.
     """
     item = item_of(method_id, out, portrait, audio, emotion, emotion_video)
-    ready = opened or methods.get(method_id).open()
-    check_target(out, item)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    return dict(ready.make(item, out) or {})
+    method = methods.get(method_id)
+    return _made(method, opened or method.open(), item, _beside(out))
 
 
 def check_target(target: Path, item: TestItem) -> None:
     """Refuses to write a video over what it is made from."""
     for path in (item.portrait, item.audio, item.video, item.emotion_video):
         if path is not None and target.exists() and target.samefile(path):
-            raise InputError(f"{target} would be written over its own input", hint="give --out another place")
+            raise InputError(f"{target} would be written over its own input", hint=ELSEWHERE)
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,7 @@ def _planned(method: Method, opened: Opened, item: TestItem, out: Path, *, many:
     row: dict[str, Any] = {"id": item.id, "video": str(_places(out, item)[0] if many else out), "emotion": item.emotion}
     try:
         frames = opened.check(item) if opened.check else read_sound(item)[1]
-        done = many and is_current(method, out, item, opened)
+        done = _is_there(method, item, opened, _places(out, item) if many else _beside(out))
         return row | {"seconds": frames / FPS, "state": "there" if done else "to be made"}
     except TalkForgeError as error:
         return row | {"seconds": None, "state": f"{error.reason}: {error.message}"}
@@ -206,34 +207,48 @@ def _rows(done: Sequence[Generated]) -> list[dict[str, Any]]:
 def generate_item(method: Method, out: Path, item: TestItem, opened: Opened | None = None) -> Generated:
     """One item's video, made unless it is there already from the same inputs."""
     ready = opened or method.open()
-    target, marker = _places(out, item)
     try:
-        identity = _identity(method, item, ready)
-        if is_current(method, out, item, ready):
-            facts = json.loads(marker.read_text(encoding="utf-8")).get("facts", {})
-            return Generated(item.id, target, fresh=False, facts=facts)
-        check_target(target, item)
-        if target.exists() and not marker.is_file():
-            raise InputError(f"{target.name} is there already and was not made by this command")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        facts = dict(ready.make(item, target) or {})
-        write_json(marker, {"identity": identity, **({"facts": facts} if facts else {})})
-        return Generated(item.id, target, fresh=True, facts=facts)
+        return _made(method, ready, item, _places(out, item))
     except WeightsError:  # no item can do without them, so the run ends here with the way to get them
         raise
     except TalkForgeError as error:
         return Generated(item.id, None, fresh=False, reason=error.reason, message=error.message)
 
 
+def _made(method: Method, opened: Opened, item: TestItem, places: Places) -> Generated:
+    """The item's video in its place, made unless it is there already. Raises what is wrong with the item."""
+    target, marker = places
+    identity = _identity(method, item, opened)
+    if _is_there(method, item, opened, places):
+        facts = json.loads(marker.read_text(encoding="utf-8")).get("facts", {})
+        return Generated(item.id, target, fresh=False, facts=facts)
+    check_target(target, item)
+    if target.exists() and not marker.is_file():
+        raise InputError(f"{target.name} is there already and was not made by this command", hint=ELSEWHERE)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    facts = dict(opened.make(item, target) or {})
+    write_json(marker, {"identity": identity, **({"facts": facts} if facts else {})})
+    return Generated(item.id, target, fresh=True, facts=facts)
+
+
 def is_current(method: Method, out: Path, item: TestItem, opened: Opened | None = None) -> bool:
     """Whether the item's video is there and was made by this version of the method from these inputs."""
-    target, marker = _places(out, item)
+    return _is_there(method, item, opened or method.open(), _places(out, item))
+
+
+def _is_there(method: Method, item: TestItem, opened: Opened, places: Places) -> bool:
+    target, marker = places
     there = target.is_file() and marker.is_file()
-    return there and _identity(method, item, opened or method.open()) in marker.read_text(encoding="utf-8")
+    return there and _identity(method, item, opened) in marker.read_text(encoding="utf-8")
 
 
-def _places(out: Path, item: TestItem) -> tuple[Path, Path]:
+def _places(out: Path, item: TestItem) -> Places:
     return out / f"{item.id}.mp4", out / "_done" / f"{item.id}.json"
+
+
+def _beside(out: Path) -> Places:
+    """Of one video by itself: as if its folder held many."""
+    return out, out.parent / "_done" / f"{out.stem}.json"
 
 
 def _identity(method: Method, item: TestItem, opened: Opened) -> str:

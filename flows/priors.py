@@ -17,7 +17,13 @@ def make_priors(
     split: str = "train",
     by: Literal["emotion", "clip"] = "emotion",
 ) -> dict[str, Any]:
-    """See `tasks.dice_priors.write_run_priors`; JSON-ready. Raises OutputBusy while `run` is being trained."""
+    """See `tasks.dice_priors.write_run_priors`; JSON-ready.
+
+    Raises:
+        OutputBusy: `run` is being trained.
+        InputError: `by` "clip", or a run of dice-embedder, without `out`.
+        What `write_run_priors` raises.
+    """
     with owned(run):
         path, counts = write_run_priors(run, build, out, split=split, by=by)
     return {"out": str(path), "by": by, "split": split, "clips": counts}

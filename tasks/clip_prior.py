@@ -71,18 +71,29 @@ class ClipPriors:
         """
         import torch
 
-        faces = None if expression is None or self.source == "audio" else self._faces(expression)
-        sound = None if audio is None or self.source == "video" else self._sound(audio)
-        parts = [part for part in (faces, None if sound is None else self._by_frame(sound)) if part is not None]
-        if not parts:
-            raise InputError(f"a prior from {self.source} needs the clip's columns")
-        mask = np.logical_and.reduce([np.isfinite(part).all(1) for part in parts])
+        mask = self.readable(expression, audio)
         if not mask.any():
             return None
+        faces, sound = self._read(expression, audio)
         given = [None if part is None else torch.from_numpy(part)[None] for part in (faces, sound)]
         with torch.inference_mode():
             prior = self.network(*given, torch.from_numpy(mask)[None])
         return prior.mu[0].numpy().copy(), prior.sigma[0].numpy().copy()
+
+    def readable(self, expression: np.ndarray | None, audio: np.ndarray | None) -> np.ndarray:
+        """bool (T,), frames that count, for the same arguments."""
+        faces, sound = self._read(expression, audio)
+        parts = [part for part in (faces, None if sound is None else self._by_frame(sound)) if part is not None]
+        if not parts:
+            raise InputError(f"a prior from {self.source} needs the clip's columns")
+        return np.logical_and.reduce([np.isfinite(part).all(1) for part in parts])
+
+    def _read(
+        self, expression: np.ndarray | None, audio: np.ndarray | None
+    ) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """What the embedder is given of both."""
+        faces = None if expression is None or self.source == "audio" else self._faces(expression)
+        return faces, None if audio is None or self.source == "video" else self._sound(audio)
 
     def _faces(self, column: np.ndarray) -> np.ndarray:
         """(T, 52 or 64)."""

@@ -24,10 +24,13 @@ from .extract import ClipFile, extract_clip
 from .extractor import ExtractorSpec, extractors
 from .features import FeatureRow, FeatureStore
 from .recipe import column_name
-from .train_dice_talk import DiceTalkTrainConfig
+from .talking_batches import check_pinned
+from .talking_training import pinned_by
+from .train_dice_talk import EMBEDDER, DiceTalkTrainConfig
 from .trained import settings_of, system_of, weights_of
 
 PRIORS = "priors.npz"  # in a training's folder
+OWN_FILE = "give --out FILE.npz, then generate --priors FILE.npz"
 By = Literal["emotion", "clip"]
 
 
@@ -40,7 +43,9 @@ def open_priors(run: Path) -> ClipPriors:
     """
     if system_of(run) == "dice-embedder":
         return ClipPriors.load(run)
-    return ClipPriors.load(embedder_run(run), settings_of(run, "dice-talk", DiceTalkTrainConfig).prior_from)
+    found = ClipPriors.load(embedder_run(run), settings_of(run, "dice-talk", DiceTalkTrainConfig).prior_from)
+    check_pinned(pinned_by(weights_of(run).checkpoint), {EMBEDDER: found.sha256})
+    return found
 
 
 def embedder_run(run: Path) -> Path:
@@ -101,7 +106,9 @@ def _names(shards: ClipShards, by: By) -> Sequence[str | None]:
     there = "emotion" in shards.info["columns"]
     names: list[str | None] = shards.values("emotion") if there else []
     if not any(names):
-        raise InputError(f"no clip of {shards.folder} says its emotion", hint="--by clip gives each clip's own prior")
+        raise InputError(
+            f"no clip of {shards.folder} says its emotion", hint="--by clip --out FILE.npz: each clip's own"
+        )
     return names
 
 
@@ -113,17 +120,31 @@ def write_run_priors(
     Args:
         run: of dice-talk or of dice-embedder.
         build: None takes the one that `run` was trained on.
-        out: None writes `priors.npz` into `run`, where generation looks for it.
+        out: None writes `priors.npz` into `run`, where generation looks for named emotions by a training of dice-talk.
 
     Returns:
         The file, and the number of clips behind each prior.
+
+    Raises:
+        InputError: no `out` for what generation does not look for in `run`.
+        What `open_priors` and `build_priors` raise.
     """
+    if out is None:
+        _check_kept_in(run, by)
     priors = open_priors(run)
     found, counts = build_priors(priors, build or weights_of(run).data, split=split, by=by)
     path = out or run / PRIORS
     path.parent.mkdir(parents=True, exist_ok=True)
     write_priors(path, found, width=priors.width)
     return path, counts
+
+
+def _check_kept_in(run: Path, by: By) -> None:
+    """Only the named emotions of a training of dice-talk are kept in it."""
+    if by == "clip":
+        raise InputError("priors of clips would replace those of emotions in the run", hint=OWN_FILE)
+    if system_of(run) == "dice-embedder":
+        raise InputError(f"{run} is a training of dice-embedder, where generation reads no priors", hint=OWN_FILE)
 
 
 def prior_of_clip(priors: ClipPriors, clip: Path, cache: Path | None = None) -> np.ndarray:

@@ -25,7 +25,9 @@ from .dice_priors import PRIORS, embedder_run, open_priors, prior_of_clip
 from .generate_talking import TalkingMaker, TalkingOptions, checked_sound, opened_run
 from .methods import Method, Opened, TestItem
 from .portrait import shot_of
-from .train_dice_talk import DiceTalkTrainConfig
+from .talking_batches import check_pinned
+from .talking_training import pinned_by
+from .train_dice_talk import EMBEDDER, DiceTalkTrainConfig
 from .trained import weights_of
 
 if TYPE_CHECKING:
@@ -65,7 +67,7 @@ def open_method(options: DiceTalkOptions) -> Opened:
 
     Raises:
         InputError: no training of dice-talk, no checkpoint in it, no such priors, or a crop that is not known.
-        ConfigError: settings of another version.
+        ConfigError: settings of another version, or another embedder than the training had.
     """
     return opened_run(DiceTalkMaker, options, "dice-talk", DiceTalkTrainConfig)
 
@@ -217,8 +219,13 @@ class DiceTalkMaker(TalkingMaker[DiceTalkOptions, DiceTalkTrainConfig]):
         return found
 
     def _embedder_sha256(self) -> str | None:
-        """Of the embedder's weights; None where it is not here, when only named emotions can be made."""
+        """Of the embedder's weights; None where it is not here, when only named emotions can be made.
+
+        Raises ConfigError where another one is in its place than the training had.
+        """
         try:
-            return weights_of(embedder_run(self.run)).sha256
+            found = weights_of(embedder_run(self.run)).sha256
         except InputError:
             return None
+        check_pinned(pinned_by(self.trained.checkpoint), {EMBEDDER: found})
+        return found

@@ -67,7 +67,7 @@ class MfEtalkOptions(TalkingOptions):
 METHODS = (
     Method(
         id="mf-etalk",
-        version=1,
+        version=2,
         what="MF-ETalk: a talking head with the action units of a clip by a training of mf-etalk",
         target=f"{HERE}:open_method",
         options=f"{HERE}:MfEtalkOptions",
@@ -121,10 +121,11 @@ class MfEtalkMaker(TalkingMaker[MfEtalkOptions, MfEtalkTrainConfig]):
     @property
     def facts(self) -> dict[str, Any]:
         """See `Opened`."""
+        added = {"au": dict(self.options.au)} if self.options.au else {}
         return {
             **self.shared_facts(self.config.diffusion.sample_steps),
             "action_units": self.settings.aus if self.config.fusion.on else None,
-            "au": dict(self.options.au),
+            **added,
             "neutral": self.options.neutral,
         }
 
@@ -134,7 +135,8 @@ class MfEtalkMaker(TalkingMaker[MfEtalkOptions, MfEtalkTrainConfig]):
         Raises:
             NoFace: in the portrait, or in the clip of the action units.
             TooShort, SilentAudio: the sound is shorter than half a second, or silent.
-            InputError: an emotion by name, or no build to take neutral faces of.
+            InputError: an emotion by name, a clip of an emotion for a model that reads no action units, or no build to
+                take neutral faces of.
             MediaError: something cannot be read.
             WeightsError: the checkpoint does not fit its settings, or a network's weights are not here.
         """
@@ -155,7 +157,8 @@ class MfEtalkMaker(TalkingMaker[MfEtalkOptions, MfEtalkTrainConfig]):
                 latents = latents_of(model, given, encoders, **self.chosen)
             self.write(pictures(model, latents, encoders), samples, out, FPS)
         source = "neutral" if clip is None else f"clip {clip.name}"
-        return {"frames": frames, "action_units": source, "faces_in_portrait": shot.faces}
+        read = source if self.config.fusion.on else None
+        return {"frames": frames, "action_units": read, "faces_in_portrait": shot.faces}
 
     def check(self, item: TestItem) -> int:
         """Frames of an item's video. Raises what is wrong with its sound, or with its emotion."""
@@ -175,7 +178,10 @@ class MfEtalkMaker(TalkingMaker[MfEtalkOptions, MfEtalkTrainConfig]):
         return model, load_encoders().to(self.device)
 
     def _clip(self, item: TestItem) -> Path | None:
-        """The clip whose action units an item takes; a real clip's own ones."""
+        """The clip whose action units an item takes; a real clip's own ones. A model that reads none takes none."""
+        if item.emotion_video is not None and not self.config.fusion.on:
+            text = f"{item.id}: the model of {self.run} reads no action units (ablation a)"
+            raise InputError(text, hint="leave out --emotion-video")
         clip = item.emotion_video or item.video
         if clip is None and item.emotion is not None:
             hint = "--emotion-video MP4, or --set au.AU12=0.5"
@@ -209,9 +215,14 @@ class MfEtalkMaker(TalkingMaker[MfEtalkOptions, MfEtalkTrainConfig]):
             return np.zeros(len(UNITS), np.float32)
         return np.median(track, 0).astype(np.float32) if self.options.neutral == "clip" else self._average
 
-    @cached_property
+    @property
     def _average(self) -> np.ndarray:
-        """The mean neutral face of the training's people."""
+        """The mean neutral face of the training's people, read by one thread."""
+        with self.loading:
+            return self._read_average
+
+    @cached_property
+    def _read_average(self) -> np.ndarray:
         data = self.trained.data
         if not (data / INFO).is_file():
             text = f"{data}, which {self.run} was trained on, is not here to say what its neutral faces are like"
@@ -238,9 +249,14 @@ class MfEtalkMaker(TalkingMaker[MfEtalkOptions, MfEtalkTrainConfig]):
         with torch.inference_mode():
             return self._arcface(prepare(chip[None]))[0].numpy()
 
-    @cached_property
+    @property
     def _arcface(self) -> Any:
-        """The network behind the training's embeddings, on the CPU."""
+        """The network behind the training's embeddings, on the CPU, loaded by one thread."""
+        with self.loading:
+            return self._loaded_arcface
+
+    @cached_property
+    def _loaded_arcface(self) -> Any:
         spec, _ = maker_of(self.settings.identity_column)
         return resolve(resolve(spec.target).network)()
 

@@ -33,17 +33,19 @@ class Neutrals:
 
     Attributes:
         of_clip: float32 (17,) by clip id, of its person; None for a clip without any intensity.
+        faces: float32 (17,), one a person, in the build's order.
         labelled: people with clips that are labelled neutral.
         estimated: people without.
     """
 
     of_clip: Mapping[str, np.ndarray | None]
+    faces: Sequence[np.ndarray]
     labelled: int
     estimated: int
 
     def average(self) -> np.ndarray:
-        """The mean over clips, float32 (17,)."""
-        return np.stack([value for value in self.of_clip.values() if value is not None]).mean(0)
+        """The mean over people, float32 (17,): one of whom there are many clips counts as one."""
+        return np.stack(self.faces).mean(0)
 
 
 def unit_columns(source: Source) -> dict[str, str]:
@@ -96,21 +98,24 @@ def neutral_faces(data: Path, split: str, source: Source) -> Neutrals:
     labels = [name for name in LABELS if name in read_info(data)["columns"]]
     shards = ClipShards(data, split, columns=[*unit_columns(source).values(), *labels])
     found: dict[str, np.ndarray | None] = {}
-    labelled, people = 0, _people(shards)
-    for clips in people:
+    faces: list[np.ndarray] = []
+    labelled = 0
+    for clips in _people(shards):
         rows = [shards[clip] for clip in clips]
         tracks = [intensities(row, source) for row in rows]
         calm = np.concatenate([np.full(len(t), r.get("emotion") == NEUTRAL) for t, r in zip(tracks, rows, strict=True)])
         every = np.concatenate(tracks)
         face = identity_neutral(every, calm) if _complete(every) else None
-        labelled += face is not None and _complete(every[calm])
-        found |= {r["clip_id"]: face if _complete(t) else None for t, r in zip(tracks, rows, strict=True)}
-    seen = sum(any(found[shards.clip_ids[clip]] is not None for clip in clips) for clips in people)
-    if not seen:
+        own = {r["clip_id"]: face if _complete(t) else None for t, r in zip(tracks, rows, strict=True)}
+        found |= own
+        if face is not None and any(value is not None for value in own.values()):
+            faces.append(face)
+            labelled += _complete(every[calm])
+    if not faces:
         column = next(iter(unit_columns(source).values()))
         text = f"none of {len(shards)} clips of split {split} has action units: '{column}' has no value in any frame"
         raise InputError(text, hint=f"build it with the extractor {source} from clips that show a face")
-    return Neutrals(found, labelled, seen - labelled)
+    return Neutrals(found, faces, labelled, len(faces) - labelled)
 
 
 def _people(shards: ClipShards) -> Sequence[list[int]]:

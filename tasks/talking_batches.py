@@ -16,8 +16,8 @@ import numpy as np
 from PIL import Image
 
 from ..core.emotions import MEAD_EMOTIONS
-from ..core.errors import InputError
-from ..datasets.batches import BalancedGroups
+from ..core.errors import ConfigError, InputError
+from ..datasets.batches import BalancedGroups, Cut
 from ..datasets.shards import ClipShards
 from .face_mask import boxes_in_crop, face_mask
 
@@ -25,8 +25,7 @@ STRIDE = 2  # frames of 25 a second from one picture to the next, where nothing 
 UNKNOWN = -1  # class of a clip whose emotion is not known
 POINTS, TRANSFORM = "faces_mediapipe_points", "crop_transform"
 MAKERS = {POINTS: "faces-mediapipe", TRANSFORM: "crop-video"}
-LABELS = ("identity", "emotion")
-EMOTIONAL, ORDINARY = "emotional", "ordinary"
+LABELS = ("identity", "emotion", "view")
 CHUNK = 128  # frames that are decoded at once
 COLUMN_CACHE = 128 << 20  # bytes of clips' columns that stay in memory
 
@@ -85,6 +84,8 @@ class TalkingWindows(BalancedGroups):
         batch_size, seed, rank, world_size: see `BalancedGroups`.
         lengths: frames of each clip, at least `window` for those that have a group.
         window: see `span`.
+        starts: where a clip's windows may begin, see `clear_starts`; None: anywhere.
+        pinned: by name, sha256 of what the training must not be given another one of when it goes on.
     """
 
     def __init__(
@@ -95,6 +96,8 @@ class TalkingWindows(BalancedGroups):
         *,
         lengths: Sequence[int] | np.ndarray,
         window: int,
+        starts: Sequence[np.ndarray] | None = None,
+        pinned: Mapping[str, str] | None = None,
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
@@ -103,15 +106,35 @@ class TalkingWindows(BalancedGroups):
             groups, batch_size, lengths=lengths, window=window, seed=seed, rank=rank, world_size=world_size
         )
         self.partners = [list(clips) for clips in partners]
+        # Of clips that are clear throughout there is nothing to say.
+        self._starts = {
+            clip: own
+            for clip, own in enumerate(starts or ())
+            if self.groups[clip] is not None and len(own) <= self.lengths[clip] - window
+        }
+        self.pinned = dict(pinned or {})
+
+    def state_dict(self, batches_done: int) -> dict[str, Any]:
+        """See `BatchSampler`; with `pinned`."""
+        return super().state_dict(batches_done) | ({"pinned": self.pinned} if self.pinned else {})
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See `BatchSampler`. Raises ConfigError also where something pinned is another one now."""
+        check_pinned(state.get("pinned", {}), self.pinned)
+        super().load_state_dict(state)
 
     def _settings(self) -> dict[str, Any]:
-        return super()._settings() | {"partners": self.partners}
+        limits = {str(clip): own.tolist() for clip, own in self._starts.items()}
+        return super()._settings() | {"partners": self.partners} | ({"starts": limits} if limits else {})
 
     def _cut(self, batches: list[list[int]], window: int, rng: np.random.Generator) -> list[list[Any]]:
-        return [
-            [Shot(part.clip, part.start, *self._portrait(part.clip, part.start, window, rng)) for part in batch]
-            for batch in super()._cut(batches, window, rng)
-        ]
+        return [[self._shot(part, window, rng) for part in batch] for batch in super()._cut(batches, window, rng)]
+
+    def _shot(self, part: Cut, window: int, rng: np.random.Generator) -> Shot:
+        start, own = part.start, self._starts.get(part.clip)
+        if own is not None:
+            start = int(own[np.abs(own - start).argmin()])  # the nearest, the earlier of two
+        return Shot(part.clip, start, *self._portrait(part.clip, start, window, rng))
 
     def _portrait(self, clip: int, start: int, window: int, rng: np.random.Generator) -> tuple[int, int]:
         other = self.partners[clip][int(rng.integers(len(self.partners[clip])))]
@@ -214,7 +237,7 @@ class TalkingClips:
 
     def pictures(self, index: int, start: int, count: int) -> np.ndarray:
         """uint8 RGB (count, size, size, 3)."""
-        if not self._pictures.limit:
+        if int(self.shards.lengths[index]) * self.size**2 * 3 > self._pictures.limit:  # it would not be kept
             return self._decode(index, start, count)
         whole = self._pictures.get(index, lambda: self._whole(index), lambda made: made.nbytes)
         return whole[start : start + count]
@@ -286,51 +309,14 @@ def open_clips(folder: Any, split: str, columns: Sequence[str]) -> ClipShards:
     return ClipShards(folder, split, columns=list(dict.fromkeys([POINTS, TRANSFORM, "crop_size", *labels, *columns])))
 
 
-def usable_groups(shards: ClipShards, frames: int, columns: Sequence[str], stride: int = STRIDE) -> list[str | None]:
-    """Each clip's group, `EMOTIONAL` where its emotion is stated, else `ORDINARY`; None where it cannot be used.
-
-    A clip is left out that is shorter than a window, or has one of `columns` null as a whole.
-
-    Raises:
-        InputError: no clip is left.
-    """
-    known = shards.info["columns"]
-    reasons = [shards.values(name) for name in map(reason_column, (POINTS, *columns)) if name in known]
-    emotions = shards.values("emotion") if "emotion" in known else [None] * len(shards)
-    failed = np.array([[value is not None for value in values] for values in reasons], bool).any(0)
-    short = shards.lengths < span(frames, stride)
-    if len(shards) and (failed | short).all():
-        text = f"{short.sum()} have fewer than {span(frames, stride)} frames, {failed.sum()} lack a feature"
-        raise InputError(f"none of {len(shards)} clips can be used: {text}", hint="give fewer frames, or other clips")
-    if not len(shards):
-        raise InputError("the split has no clips")
-    return [None if bad else EMOTIONAL if e else ORDINARY for bad, e in zip(failed | short, emotions, strict=True)]
-
-
-def partners_of(shards: ClipShards, groups: Sequence[str | None]) -> list[list[int]]:
-    """Clips that a clip's portrait may come from.
-
-    For a clip with identity and emotion others of the same identity: neutral ones if there are any, as in the paper's
-    test protocol. Else the clip itself: one person's other videos are of other places.
-    """
-    known = {name: shards.values(name) for name in LABELS if name in shards.info["columns"]}
-    identities, emotions = (known.get(name, [None] * len(shards)) for name in LABELS)
-    people: dict[str, list[int]] = {}
-    for k, (who, emotion, group) in enumerate(zip(identities, emotions, groups, strict=True)):
-        if group is not None and who is not None and emotion is not None:
-            people.setdefault(who, []).append(k)
-    found: list[list[int]] = [[k] for k in range(len(shards))]
-    for clips in people.values():
-        for k in clips:
-            others = [clip for clip in clips if clip != k]
-            calm = [clip for clip in others if emotions[clip] == "neutral"]
-            found[k] = calm or others or [k]
-    return found
-
-
-def reason_column(column: str) -> str:
-    """Where a build says why an extractor's columns are null for a clip."""
-    return column.rpartition("_")[0] + "_reason"
+def check_pinned(before: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Raises ConfigError where something is another one now; what was not pinned before may be any."""
+    for name, sha256 in now.items():
+        if before.get(name, sha256) != sha256:
+            raise ConfigError(
+                f"the training was begun with another {name}: sha256 {before[name][:12]}, and now it is {sha256[:12]}",
+                hint=f"bring that {name} back to its place, or begin a new training",
+            )
 
 
 def _some(points: np.ndarray, chosen: Sequence[int]) -> np.ndarray:

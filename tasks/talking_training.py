@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,8 @@ from ..models.diffusion.config import AudioTokensConfig
 from ..models.training.config import TrainConfig
 from .extractor import extractors
 from .recipe import column_name
-from .talking_batches import TalkingClips, TalkingWindows, collate, open_clips, partners_of
+from .talking_batches import TalkingClips, TalkingWindows, collate, open_clips
+from .talking_groups import partners_of
 
 if TYPE_CHECKING:
     import torch
@@ -51,10 +53,12 @@ class TalkingTrainConfig(TrainConfig):
 
 @dataclass(frozen=True)
 class Talking:
-    """A split's clips, and the group of each: see `talking_batches`."""
+    """A split's clips, their groups, and where their windows may begin; `pinned`: see `talking_batches`."""
 
     rows: TalkingClips
     groups: Sequence[str | None]
+    starts: Sequence[np.ndarray]
+    pinned: Mapping[str, str] = field(default_factory=dict)
 
     def loader(
         self,
@@ -74,11 +78,32 @@ class Talking:
             batch_size or config.batch_size,
             lengths=self.rows.shards.lengths,
             window=self.rows.window,
+            starts=self.starts,
+            pinned=self.pinned,
             seed=seed,
             rank=rank,
             world_size=world_size,
         )
         return Loader(self.rows, sampler, collate, workers=config.workers, seed=seed)
+
+
+def pinned_by(checkpoint: Path) -> dict[str, str]:
+    """What a training is bound to, sha256 by name, as its checkpoint says; nothing where an older one does not.
+
+    Raises:
+        InputError: the checkpoint cannot be read.
+    """
+    path = checkpoint / "state.json"
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}", hint="the checkpoint is damaged; take another") from error
+    return facts["feed"].get("sampler", {}).get("pinned", {})
+
+
+def resolved(path: Path | None) -> Path | None:
+    """A folder that settings name, as it is found from anywhere."""
+    return None if path is None else path.expanduser().resolve()
 
 
 def open_split(data: Path, split: str, columns: Mapping[str, str]) -> ClipShards:

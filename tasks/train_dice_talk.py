@@ -6,21 +6,23 @@ emotional to ordinary data 1 : 1). The embedder is frozen; priors are made along
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-from pydantic import PositiveInt
+from pydantic import PositiveInt, field_validator
 
 from ..core.errors import ConfigError, InputError
+from ..datasets.shards import ClipShards
 from ..models.dice_talk.denoiser_config import DiceTalkConfig
 from ..models.diffusion.config import AudioTokensConfig
 from ..models.training.system import Loss, SystemSpec, TrainParts
 from .clip_prior import ClipPriors, Source, nearby
 from .model_settings import only_fields_of
-from .talking_batches import STRIDE, TalkingClip, TalkingClips, span, usable_groups
+from .talking_batches import STRIDE, TalkingClip, TalkingClips, span
+from .talking_groups import narrowed, usable_groups
 from .talking_training import (
     MIB,
     Talking,
@@ -29,6 +31,7 @@ from .talking_training import (
     check_audio,
     heard,
     open_split,
+    resolved,
     validated,
     validation,
 )
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from ..models.dice_talk.official import FrozenEncoders
 
 HERE = "talkforge.tasks.train_dice_talk"
+EMBEDDER = "embedder"  # what checkpoints say the sha256 of
 
 
 class DiceTalkTrainConfig(TalkingTrainConfig):
@@ -58,6 +62,11 @@ class DiceTalkTrainConfig(TalkingTrainConfig):
     prior_from: Source = "both"
     prior_of: Literal["clip", "window"] = "clip"
     frames: PositiveInt = 25
+
+    @field_validator("embedder")
+    @classmethod
+    def _from_anywhere(cls, embedder: Path | None) -> Path | None:
+        return resolved(embedder)
 
 
 @dataclass(frozen=True)
@@ -77,15 +86,24 @@ class DiceExtras:
         return {"audio": heard(clip.columns[self.audio_column], places, self.audio), "mu": mu, "sigma": sigma}
 
     def _prior(self, clip: TalkingClip, start: int) -> tuple[np.ndarray, np.ndarray]:
-        most = self.priors.settings.model.max_frames
-        whole = min(most, clip.frames) if self.prior_of == "clip" else min(span(self.frames), most)
-        seen = np.flatnonzero(clip.shown)[:1]
-        for first, frames in ((start, whole), (start, most), (int(seen[0]) if len(seen) else 0, most)):
-            part = nearby(first, min(frames, span(self.frames)), clip.frames, frames)
+        for part in self._parts(clip, start):
             found = self.priors(self._cut(clip, self.priors.expression, part), self._heard(clip, part))
             if found is not None:
                 return found
         raise InputError(f"{clip.clip_id} has no frame that the embedder can read")
+
+    def _parts(self, clip: TalkingClip, start: int) -> Iterator[slice]:
+        """What the prior is of; then more around it, and what lies around the nearest frame that can be read."""
+        most, window = self.priors.settings.model.max_frames, span(self.frames)
+        frames = min(most, clip.frames if self.prior_of == "clip" else window)
+        yield nearby(start, min(frames, window), clip.frames, frames)
+        yield nearby(start, min(most, window), clip.frames, most)
+        every = slice(0, clip.frames)
+        seen = self.priors.readable(self._cut(clip, self.priors.expression, every), self._heard(clip, every))
+        if seen.any():
+            middle = start + window // 2
+            nearest = min(np.flatnonzero(seen), key=lambda frame: abs(int(frame) - middle))
+            yield nearby(int(nearest), 1, clip.frames, most)
 
     def _cut(self, clip: TalkingClip, column: str | None, part: slice) -> np.ndarray | None:
         return None if column is None else clip.columns[column][part]
@@ -100,11 +118,16 @@ def build(config: DiceTalkTrainConfig, data: Path, rank: int, world_size: int) -
 
     Raises:
         InputError: the build lacks a column, none of its clips can be used, or the embedder does not fit.
-        ConfigError: no embedder given, or unknown settings.
+        ConfigError: no embedder given, unknown settings, or some that several processes cannot share.
         WeightsMissing: the base's weights are not there (`model.vae.kind` svd).
     """
     from ..models.dice_talk.model import DiceTalk
 
+    if world_size > 1 and config.model.bank.mode == "bank" and config.model.bank.dead_codes == "reseed":
+        raise ConfigError(
+            "several processes would reseed dead codes each by its own clips, and train different models",
+            hint="give --set model.bank.dead_codes=off, or start one process",
+        )
     priors = _priors(config)
     talking = _clips(config, priors, data, "train")
     encoders = _encoders(config)
@@ -167,7 +190,8 @@ def _clips(config: DiceTalkTrainConfig, priors: ClipPriors, data: Path, split: s
         text = f"the embedder was trained on {priors.audio}, and the model hears {config.audio_column}"
         raise InputError(text, hint="give --set prior_from=video, or an embedder of the same column")
     shards = open_split(data, split, columns)
-    groups = usable_groups(shards, config.frames, list(columns.values()))
+    groups, starts = usable_groups(shards, config.frames, list(columns.values()))
+    groups = _with_priors(shards, groups, priors)
     check_audio(shards, config.audio_column, config.model.audio, groups)
     extras = DiceExtras(config.audio_column, config.model.audio, config.frames, priors, config.prior_of)
     rows = TalkingClips(
@@ -178,7 +202,27 @@ def _clips(config: DiceTalkTrainConfig, priors: ClipPriors, data: Path, split: s
         extras=extras,
         picture_cache=config.picture_cache_mb * MIB,
     )
-    return Talking(rows, groups)
+    return Talking(rows, groups, starts, {EMBEDDER: priors.sha256})
+
+
+def _with_priors(shards: ClipShards, groups: Sequence[str | None], priors: ClipPriors) -> list[str | None]:
+    """Groups without clips of which the embedder can read no frame. Raises InputError where none is left."""
+    face, heard = priors.expression, priors.audio
+    if face is None:
+        return list(groups)  # clips without sound are out already
+    faces = narrowed(shards, face)
+    both = faces if heard is None else narrowed(shards, face, heard)
+
+    def readable(clip: int) -> bool:
+        if np.isfinite(faces[clip][face]).all():
+            return True
+        row = both[clip]  # sound is much to read, and only needed here
+        return bool(priors.readable(row[face], None if heard is None else row[heard]).any())
+
+    found = [group if group is not None and readable(clip) else None for clip, group in enumerate(groups)]
+    if not any(found):
+        raise InputError("no clip that is long enough has a frame that the embedder can read")
+    return found
 
 
 def _encoders(config: DiceTalkTrainConfig) -> FrozenEncoders | None:

@@ -22,7 +22,8 @@ from ..models.mf_etalk.config import MfEtalkConfig
 from ..models.training.system import Loss, SystemSpec, TrainParts
 from .model_settings import only_fields_of
 from .talking_aus import Neutrals, Source, check_columns, filled, intensities, neutral_faces, unit_columns
-from .talking_batches import TalkingClip, TalkingClips, seen_boxes, usable_groups
+from .talking_batches import TalkingClip, TalkingClips, seen_boxes
+from .talking_groups import usable_groups
 from .talking_training import (
     MIB,
     Talking,
@@ -31,6 +32,7 @@ from .talking_training import (
     check_audio,
     heard,
     open_split,
+    resolved,
     validated,
     validation,
 )
@@ -77,6 +79,11 @@ class MfEtalkTrainConfig(TalkingTrainConfig):
         ablation = info.data.get("ablation")
         model = model if ablation is None else model.ablated(ablation)
         return replace(model, stage="image" if info.data.get("stage") == "image" else "temporal")
+
+    @field_validator("init")
+    @classmethod
+    def _from_anywhere(cls, init: Path | None) -> Path | None:
+        return resolved(init)
 
     @property
     def pictures(self) -> int:
@@ -239,7 +246,7 @@ def clips_of(config: MfEtalkTrainConfig, data: Path, split: str, *, told: bool =
         check_columns(data, config.aus)
         columns |= {f"aus {unit}": column for unit, column in unit_columns(config.aus).items()}
     shards = open_split(data, split, columns)
-    groups = usable_groups(shards, config.before + config.pictures, list(columns.values()), STRIDE)
+    groups, starts = usable_groups(shards, config.before + config.pictures, list(columns.values()), STRIDE)
     if config.stage == "motion":
         check_audio(shards, config.audio_column, config.model.audio.layers, groups)
     neutrals = _neutrals(config, data, split, told=told) if config.guided else None
@@ -256,7 +263,7 @@ def clips_of(config: MfEtalkTrainConfig, data: Path, split: str, *, told: bool =
         before=config.before,
         parts={"lips": LIPS} if config.stage == "motion" else None,
     )
-    return Talking(rows, groups)
+    return Talking(rows, groups, starts)
 
 
 def _neutrals(config: MfEtalkTrainConfig, data: Path, split: str, *, told: bool) -> Neutrals:

@@ -1,11 +1,12 @@
 """What a small training of dice-talk learnt, on the clips that it was trained on.
 
-    python benchmarks/proof/dice_talk.py --run RUN --data BUILD --out DIR [--frames 70] [--seeds 2] [--steps N]
+    python benchmarks/proof/dice_talk.py --run RUN --data BUILD --out DIR [--frames 70] [--seeds 2] [--steps 12]
 
 Each clip's crop video is scaled to the model's pictures and enlarged again: `real`. Beside it stand, from its first
 frame and its own sound, `still` (nothing moves), `dice-talk` (what is generated, with the clip's own emotion prior) and
-`vae` (the real pictures through the model's VAE at 12.5 a second and back: no generation can be sharper). All four have
-the same number of pixels, so what is compared is movement and not resolution.
+`vae` (the real pictures through the model's VAE at 12.5 a second and back: no generation can be sharper). All have the
+same number of pixels. Fréchet distances see a small VAE's blur, which a still picture has none of; so there is a second
+reference, `vae`, against which `still-vae`, the first frame through the VAE, stands beside what is generated.
 
 (a) loss: how far the denoising loss fell;
 (b) videos: FVD, FD, mouth sync of each set against `real`, and dice-talk against still, clip by clip;
@@ -22,7 +23,7 @@ import argparse
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
@@ -42,6 +43,7 @@ from talkforge.flows.evaluate import EvalConfig, evaluate
 from talkforge.metrics.paired import paired_mean
 from talkforge.models.dice_talk.model import DiceTalk
 from talkforge.models.dice_talk.pipeline import Portrayed, frame_rate, latents_of, pictures
+from talkforge.models.diffusion.config import GuidanceConfig
 from talkforge.models.training.log import read_log
 from talkforge.models.training.weights import load_for_use
 from talkforge.tasks.clip_prior import ClipPriors
@@ -55,7 +57,9 @@ from talkforge.tasks.train_dice_talk import DiceTalkTrainConfig
 from talkforge.tasks.trained import settings_of, weights_of
 
 METRICS = ["fvd:i3d-k400-16f", "fd:mobilenet-v2", "av_sync:mouth-envelope", "e_fid:arkit52", "lip_dynamics:mp-tasks"]
-SETS = ("vae", "dice-talk", "still")
+SETS = ("vae", "dice-talk", "still")  # of the strips
+# By reference: what is scored against it; the last one is what the others are compared with.
+REFERENCES = {"real": ("vae", "dice-talk", "still"), "vae": ("dice-talk", "still-vae")}
 LEAST_PIXELS = 256  # side of a video, as generation has it
 STRIP = 10  # pictures of a strip
 # What is looked at in ARKit's coefficients, as means of left and right.
@@ -76,6 +80,7 @@ class Study:
     out: Path
     frames: int
     steps: int | None
+    conditions: float | None
 
     def __post_init__(self) -> None:
         self.settings = settings_of(self.run, "dice-talk", DiceTalkTrainConfig)
@@ -98,6 +103,12 @@ class Study:
     def factor(self) -> int:
         """By which pictures are enlarged."""
         return -(-LEAST_PIXELS // self.settings.model.size)
+
+    @property
+    def guidance(self) -> GuidanceConfig:
+        """The training's, or with another weight of sound and emotion."""
+        own = self.settings.model.guidance
+        return own if self.conditions is None else replace(own, conditions=self.conditions)
 
     @cached_property
     def model(self) -> DiceTalk:
@@ -131,13 +142,14 @@ class Study:
         states = states.reshape(len(states), model.audio.states, model.audio.state_width)
         mask = self.clips.mask(whole, 0)
         given = Portrayed(self.filmed(clip)[0], states, mu, mask, self.count(clip))
-        return np.concatenate(
-            list(pictures(self.model, latents_of(self.model, given, seed=seed, steps=self.steps), self.count(clip)))
-        )
+        latents = latents_of(self.model, given, seed=seed, steps=self.steps, guidance=self.guidance)
+        return np.concatenate(list(pictures(self.model, latents, self.count(clip))))
 
-    def through_vae(self, clip: int) -> np.ndarray:
-        """The filmed pictures that a latent stands for, encoded and decoded."""
-        shown = torch.from_numpy(np.ascontiguousarray(self.filmed(clip)[::STRIDE])).movedim(-1, 1).float() / 127.5 - 1
+    def through_vae(self, clip: int, *, still: bool = False) -> np.ndarray:
+        """The filmed pictures that a latent stands for, or the first one all the time, encoded and decoded."""
+        filmed = self.filmed(clip)[::STRIDE]
+        filmed = np.repeat(filmed[:1], len(filmed), 0) if still else filmed
+        shown = torch.from_numpy(np.ascontiguousarray(filmed)).movedim(-1, 1).float() / 127.5 - 1
         with torch.inference_mode():
             latents = self.model.encoders.encode(shown)  # pyright: ignore[reportOptionalMemberAccess]
             return np.concatenate(list(pictures(self.model, latents, self.count(clip))))
@@ -149,6 +161,7 @@ class Study:
             "embedder": self.priors.sha256,
             "frames": self.frames,
             "steps": self.steps,
+            "conditions": self.conditions,
         }
         path = self.out / "made.json"
         if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != made:
@@ -164,13 +177,14 @@ class Study:
                 writer.write(enlarged(frame, self.factor))
 
     def lay(self) -> None:
-        """The four sets."""
+        """The sets that need no other emotion."""
         rate = frame_rate(self.settings.model.windows)
         for clip in range(len(self.shards)):
             made = {
                 "real": lambda k=clip: (self.filmed(k), FPS),
                 "still": lambda k=clip: (np.repeat(self.filmed(k)[:1], self.count(k), 0), FPS),
                 "vae": lambda k=clip: (self.through_vae(k), rate),
+                "still-vae": lambda k=clip: (self.through_vae(k, still=True), rate),
                 "dice-talk": lambda k=clip: (self.generated(k, self.own_prior(k), 0), rate),
             }
             for kind, frames in made.items():
@@ -189,23 +203,25 @@ def measure_loss(study: Study) -> dict[str, Any]:
 
 
 def measure_videos(study: Study) -> dict[str, Any]:
-    """Values of each set; and dice-talk's differences from still, over clips."""
+    """Values of each set by reference, and differences from the reference's still set, over clips."""
     found: dict[str, Any] = {}
-    for kind in ("still", "vae", "dice-talk"):
-        say(f"evaluate {kind}")
-        runs = study.out / "runs"
-        config = EvalConfig(
-            real=study.out / "sets" / "real",
-            generated=study.out / "sets" / kind,
-            out=runs / kind,
-            method=kind,
-            metrics=METRICS,
-            crop="none",
-            against=None if kind == "still" else runs / "still",
-            workers=1,
-            prefect=False,
-        )
-        found[kind] = evaluate(config).results["results"]
+    for reference, kinds in REFERENCES.items():
+        found[reference], runs = {}, study.out / "runs" / reference
+        for kind in reversed(kinds):
+            say(f"evaluate {kind} against {reference}")
+            config = EvalConfig(
+                real=study.out / "sets" / reference,
+                generated=study.out / "sets" / kind,
+                out=runs / kind,
+                method=kind,
+                metrics=METRICS,
+                crop="none",
+                against=None if kind == kinds[-1] else runs / kinds[-1],
+                workers=1,
+                prefect=False,
+            )
+            results = evaluate(config).results
+            found[reference][kind] = {"results": results["results"], "against": results.get("against")}
     return found
 
 
@@ -290,10 +306,18 @@ def cell(result: Mapping[str, Any]) -> str:
 
 def table(found: Mapping[str, Any]) -> str:
     """The videos' numbers and the emotions' differences in Markdown."""
-    lines = [f"denoising loss {found['loss']['first']:.3f} to {found['loss']['last']:.3f}", ""]
-    lines += ["| metric | " + " | ".join(SETS) + " |", "|---|" + "---|" * len(SETS)]
-    for metric in METRICS:
-        lines.append(f"| {metric} | " + " | ".join(cell(found["videos"][kind][metric]) for kind in SETS) + " |")
+    lines = [f"denoising loss {found['loss']['first']:.3f} to {found['loss']['last']:.3f}"]
+    for reference, kinds in REFERENCES.items():
+        sides, first = found["videos"][reference], kinds[-1]
+        heads = ["metric", *kinds, f"dice-talk - {first} [95 %], p"]
+        lines += ["", f"against {reference}:", "", f"| {' | '.join(heads)} |", "|---|" + "---|" * (len(kinds) + 1)]
+        gaps = sides["dice-talk"]["against"]["results"]
+        for metric in METRICS:
+            cells = [cell(sides[kind]["results"][metric]) for kind in kinds]
+            gap = gaps[metric]
+            told = cell({"value": gap["difference"], "ci95": gap["ci95"], "reason": gap["reason"]})
+            p = "" if gap["p_value"] is None else f", {gap['p_value']:.3g}"
+            lines.append(f"| {metric} | {' | '.join(cells)} | {told}{p} |")
     lines += ["", "| emotions | seen | difference [95 %] | p | clips |", "|---|---|---|---|---|"]
     for names, differences in found["emotions"]["differences"].items():
         for what, one in differences.items():
@@ -314,8 +338,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--frames", type=int, default=70, help="of each clip, 25 a second")
     parser.add_argument("--seeds", type=int, default=2, help="starting noises of each emotion's videos")
     parser.add_argument("--steps", type=int, help="of denoising; the training's by default")
+    parser.add_argument("--conditions", type=float, help="guidance weight; the training's by default")
     options = parser.parse_args(arguments)
-    study = Study(options.run, options.data, options.out, options.frames, options.steps)
+    study = Study(options.run, options.data, options.out, options.frames, options.steps, options.conditions)
     study.check()
     study.lay()
     found = {
@@ -325,6 +350,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "checkpoint": study.trained.checkpoint.name,
         "weights_sha256": study.trained.sha256,
         "denoising_steps": study.steps or study.settings.model.diffusion.steps,
+        "guidance": asdict(study.guidance),
         "clips": [study.name(k) for k in range(len(study.shards))],
         "loss": measure_loss(study),
         "videos": measure_videos(study),

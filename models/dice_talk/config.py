@@ -141,7 +141,7 @@ class BankConfig:
     dead_codes: Literal["off", "reseed"] = chosen(
         "off", "paper: none; reseed is ours", "what `EmotionBank.reseed` does with codes that are never the nearest"
     )
-    dead_after: int = chosen(100, "ours", "steps without use after which a code is dead")
+    dead_after: int = chosen(100, "ours", "batches without use after which a code is dead")
 
     def __post_init__(self) -> None:
         _one_of(self, mode=("bank", "learnable_ca", "none"), reduction=("mean", "sum"), dead_codes=("off", "reseed"))

@@ -81,7 +81,7 @@ class Emotion:
 class CodeUsage(nn.Module):
     """How often each code was the nearest; saved with the network, so that a resumed run goes on counting.
 
-    The caller updates it, once a step: forward passes may be repeated (gradient checkpoints) and must not count twice.
+    The caller updates it, once a batch: forward passes may be repeated (gradient checkpoints) and must not count twice.
     """
 
     counts: torch.Tensor
@@ -94,7 +94,7 @@ class CodeUsage(nn.Module):
 
     @torch.no_grad()
     def update(self, indices: torch.Tensor) -> None:
-        """Counts a step's retrievals, int (B,)."""
+        """Counts a batch's retrievals, int (B,)."""
         found = torch.bincount(indices, minlength=len(self.counts))
         self.counts += found
         self.idle += 1

@@ -44,7 +44,7 @@ from .emotion_head import EmotionHead, discrimination_loss
 
 SYSTEM = "DICE-Talk"
 CONDITIONS = ("audio", "image", "emotion")
-USAGE_STEPS = 100  # after so many the bank's count of retrievals begins anew
+USAGE_BATCHES = 100  # after so many the bank's count of retrievals begins anew
 
 
 def prepare(batch: Batch, encoders: Encoders | None, config: DiceTalkConfig) -> dict[str, Any]:
@@ -122,11 +122,11 @@ class DiceTalk(nn.Module):
         return self._add_rest(loss_denoise + emotion.loss, parts, given, features, generator)
 
     def _usage(self, emotion: Emotion) -> Parts:
-        """Counts a training step's retrievals; what the last ones were like."""
+        """Counts a training batch's retrievals; what the last ones were like."""
         if not self.training or emotion.indices is None:
             return {}
         usage = self.bank.usage
-        if int(usage.counts.sum()) >= USAGE_STEPS * len(emotion.indices):
+        if int(usage.counts.sum()) >= USAGE_BATCHES * len(emotion.indices):
             usage.restart()
         usage.update(emotion.indices)
         return {"codes_used": usage.used(), "code_perplexity": usage.perplexity()}

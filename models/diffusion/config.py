@@ -84,7 +84,7 @@ class VaeConfig:
     scaled_reference: bool = chosen(False, "base: its pipeline concatenates unscaled latents", "scale the reference's")
     kl_weight: float = chosen(1e-4, "ours, tiny only", "of the divergence from a standard normal")
     momentum: float = chosen(0.05, "ours, tiny only", "of the running standard deviation of latents")
-    alone_steps: int = chosen(0, "ours, tiny only", "first training steps, which train the VAE and nothing else")
+    alone_steps: int = chosen(0, "ours, tiny only", "first batches of training, which train the VAE alone")
     joint: bool = chosen(True, "ours, tiny only", "train the VAE along after these; False keeps it as it is then")
 
     def __post_init__(self) -> None:

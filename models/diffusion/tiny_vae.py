@@ -65,7 +65,7 @@ class TinyVae(nn.Module):
             nn.PixelShuffle(2),
         )
         self.register_buffer("spread", torch.ones(()))
-        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))  # of training, a part of checkpoints
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))  # batches of training, a part of checkpoints
 
     @property
     def young(self) -> bool:
@@ -98,7 +98,7 @@ class TinyVae(nn.Module):
 
     @torch.no_grad()
     def follow(self, latents: torch.Tensor) -> None:
-        """Moves `spread` towards the standard deviation of unscaled latents, and counts the step."""
+        """Moves `spread` towards the standard deviation of unscaled latents, and counts the batch."""
         self.steps += 1
         self.spread.lerp_(latents.std().clamp_min(1e-3), self.config.momentum)
 
@@ -161,7 +161,7 @@ class TinyEncoders(nn.Module):
 
 
 def vae_alone(encoders: TinyEncoders | None, *, training: bool) -> bool:
-    """Whether a step is one of the first of training, which train the VAE and nothing else."""
+    """Whether a batch is one of the first of training, which train the VAE and nothing else."""
     return training and encoders is not None and encoders.vae.young
 
 

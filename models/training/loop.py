@@ -17,7 +17,7 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +67,19 @@ class _Moment:
     place: tuple[int, int]
     rng: tuple[dict[str, torch.Tensor], dict[str, Any]]
     buffers: dict[str, torch.Tensor]
+
+
+def mean_parts(found: Iterable[Mapping[str, Sequence[float]]]) -> dict[str, float]:
+    """Each part's mean over the batches of all processes that have it.
+
+    Args:
+        found: of each process, by name, a value for each such batch.
+    """
+    every: dict[str, list[float]] = {}
+    for own in found:
+        for name, values in own.items():
+            every.setdefault(name, []).extend(values)
+    return {name: sum(values) / len(values) for name, values in every.items()}
 
 
 def clip_ids(batch: Any) -> Sequence[str]:
@@ -186,19 +199,20 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         parts, names, suspects = self._gradients()
         norm = clip_gradients(trainable(self.model).values(), self.config.optimiser.clip)
-        bad = [name for name, value in [*parts.items(), ("grad_norm", norm)] if not math.isfinite(value)]
+        values = {**parts, "grad_norm": [norm]}
+        bad = [name for name, found in values.items() if not all(map(math.isfinite, found))]
         facts = [float(bool(bad)), float(self._stop.name is not None), len(names)]
-        failed, stopping, clips, *means = self.processes.mean([*facts, *parts.values()])
+        failed, stopping, clips = self.processes.mean(facts)
         if failed:
             self._fail(before, bad, suspects, names)
         rate = self._update()
-        loss, *rest = means
+        means = mean_parts(self.processes.gather(parts))  # processes need not have the same parts
         seconds = time.perf_counter() - began
         return {
             "step": self.step,
             "epoch": self.feed.epoch,
-            "loss": loss,
-            "parts": dict(zip(list(parts)[1:], rest, strict=True)),
+            "loss": means.pop("loss"),
+            "parts": means,
             "lr": rate,
             "grad_norm": norm,
             "seconds": seconds,
@@ -225,13 +239,14 @@ class Trainer:
             self.save(self._score())
         return stopping
 
-    def _gradients(self) -> tuple[dict[str, float], list[str], list[str]]:
+    def _gradients(self) -> tuple[dict[str, list[float]], list[str], list[str]]:
         """Gathers a step's gradients.
 
         Returns:
-            The loss and its parts, clips, and clips of batches whose loss or part of it is not finite.
+            The loss and its parts, of each batch that has them; clips; and clips of batches whose loss or part of it is
+            not finite.
         """
-        parts: dict[str, float] = {}
+        parts: dict[str, list[float]] = {}
         names: list[str] = []
         suspects: list[str] = []
         for k in range(self.config.accumulate):
@@ -240,7 +255,7 @@ class Trainer:
             names += self._names(batch)
             suspects += [] if all(map(math.isfinite, values.values())) else self._names(batch)
             for name, value in values.items():
-                parts[name] = parts.get(name, 0.0) + value / self.config.accumulate
+                parts.setdefault(name, []).append(value)
         return parts, names, suspects
 
     def _backward(self, batch: Any, *, last: bool) -> dict[str, float]:

@@ -62,11 +62,13 @@ class Accelerated(Processes):
 
     def __init__(self, device: str) -> None:
         try:
-            from accelerate import Accelerator
+            from accelerate import Accelerator, DistributedDataParallelKwargs
         except ImportError as error:
             hint = "pip install 'talkforge[train]', or start one process"
             raise MissingPackage("several processes need the package accelerate", hint=hint) from error
-        self._accelerator = Accelerator(cpu=device == "cpu")
+        # Some steps train a part of the network only, such as a VAE that comes first.
+        partly = DistributedDataParallelKwargs(find_unused_parameters=True)
+        self._accelerator = Accelerator(cpu=device == "cpu", kwargs_handlers=[partly])
         self.rank, self.world_size = self._accelerator.process_index, self._accelerator.num_processes
         self.device = self._accelerator.device
 

@@ -50,6 +50,8 @@ def test_file_then_options_then_overrides(tmp_path: Path) -> None:
         ("metrics=[fvd, fd]", "metrics", ["fvd", "fd"]),
         ("metrics=", "metrics", None),
         ("method=a=b", "method", "a=b"),
+        ("method=off", "method", "off"),  # not false, as YAML 1.1 has it
+        ("metrics=[on, 'true']", "metrics", ["on", "true"]),
         (" seed =7", "seed", 7),
         ("out=runs/x", "out", Path("runs/x")),
     ],

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 from talkforge.cli import cli
-from talkforge.core.errors import WeightsError
+from talkforge.core.errors import InputError, WeightsError
 from talkforge.core.weights import weights_store
 from talkforge.datasets.audio import read_audio, write_wav
 from talkforge.datasets.synthetic import SyntheticConfig, SyntheticCorpus
@@ -93,6 +93,41 @@ def test_the_plan_for_people(work: Path) -> None:
     assert isinstance(both.exception, click.UsageError) and "not both" in str(both.exception)
 
 
+@pytest.mark.parametrize("many", ["--real", "--testset"])
+@pytest.mark.parametrize(
+    ("option", "value"), [("--portrait", "a.png"), ("--audio", "a.wav"), ("--emotion", "sad"), ("--emotion-video", "b")]
+)
+def test_options_of_one_video_are_refused_for_many(tmp_path: Path, many: str, option: str, value: str) -> None:
+    (tmp_path / "set.yaml").touch()
+    place = tmp_path if many == "--real" else tmp_path / "set.yaml"
+    done = called("generate", "still", many, place, option, value, "--out", tmp_path / "videos")
+    assert isinstance(done.exception, click.UsageError), done.output
+    assert str(done.exception).startswith(f"{option} is for one video")
+
+
+def test_a_single_video_is_made_once(sample_clips: Path, tmp_path: Path) -> None:
+    face, out = sample_clips / "test-movie-1.mp4", tmp_path / "a.mp4"
+    given = ("generate", "still", "--portrait", face, "--out", out)
+    first = called(*given)
+    assert f"video: {out}" in first.output, first.exception
+    made = out.stat().st_mtime_ns
+    again = called(*given, "--json")
+    assert f"nothing to do: {out} is up to date" in again.output and out.stat().st_mtime_ns == made
+    (planned,) = json.loads(called(*given, "--dry-run", "--json").output)["items"]
+    assert planned["state"] == "there" and planned["video"] == str(out)
+    write_wav(tmp_path / "speech.wav", read_audio(face)[:8000])
+    assert f"video: {out}" in called(*given, "--audio", tmp_path / "speech.wav").output, "other inputs, another video"
+    assert out.stat().st_mtime_ns != made
+
+
+def test_a_single_video_leaves_a_file_that_it_did_not_make(sample_clips: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"mine")
+    given = ("generate", "still", "--portrait", sample_clips / "test-movie-1.mp4", "--out", tmp_path / "a.mp4")
+    done = called(*given)
+    assert isinstance(done.exception, InputError) and "was not made by this command" in str(done.exception)
+    assert (tmp_path / "a.mp4").read_bytes() == b"mine" and not (tmp_path / "_done").exists()
+
+
 def test_priors_and_test_sets_of_a_build(tmp_path: Path) -> None:
     corpus = SyntheticCorpus(
         SyntheticConfig(
@@ -102,9 +137,11 @@ def test_priors_and_test_sets_of_a_build(tmp_path: Path) -> None:
     write_synthetic(tmp_path / "build", corpus, {"train": [0], "test": [1]})
     sizes = {"audio_states": 2, "audio_width": 8, "width": 16, "layers": 1, "feedforward": 16}
     write_embedder(tmp_path / "emb", data=tmp_path / "build", column=STATES, **sizes)
-    done = talkforge("priors", "--run", "emb", cwd=tmp_path)
+    refused = talkforge("priors", "--run", "emb", cwd=tmp_path)
+    assert refused.returncode == 2 and "give --out FILE.npz, then generate --priors" in refused.stderr
+    done = talkforge("priors", "--run", "emb", "--out", "p.npz", cwd=tmp_path)
     assert done.stdout.split() == ["prior", "clips", "neutral", "1", "sad", "3"], done.stderr
-    assert done.stderr == "priors: emb/priors.npz\n" and (tmp_path / "emb" / "priors.npz").is_file()
+    assert done.stderr == "priors: p.npz\n" and (tmp_path / "p.npz").is_file()
     videos = tmp_path / "build" / "videos"
     for clip in corpus:
         path = videos / f"{clip['clip_id']}.mp4"

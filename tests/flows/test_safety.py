@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+from talkforge.cli import cli
 from talkforge.core.errors import ConfigError, InputError
 from talkforge.flows.benchmark import benchmark, write_comparison
 from talkforge.flows.evaluate import EvalConfig, check_out, evaluate, read_results
@@ -83,6 +85,21 @@ def test_a_benchmark_never_scores_its_own_output(clips: Path) -> None:
     with pytest.raises(ConfigError, match="nope"):
         benchmark(config.model_copy(update={"out": clips.parent / "o"}), ["copy", "nope"])
     assert not (clips.parent / "o").exists(), "an unknown method is said before any work"
+
+
+def test_a_benchmark_refuses_methods_that_need_options(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = clips.parent / "o"
+    config = EvalConfig.model_validate({"real": clips, "generated": clips, "out": out, "prefect": False})
+    text = r"dice-talk needs options.*use talkforge generate, then talkforge eval"
+    with pytest.raises(InputError, match=text):
+        benchmark(config, ["copy", "dice-talk"])
+    with pytest.raises(InputError, match=r"no method is named \(methods: copy, still, warp\)"):
+        benchmark(config, [])
+    monkeypatch.setenv("TALKFORGE_CACHE", str(clips.parent / "cache"))
+    command = ["benchmark", "--real", "samples", "--methods", "dice-talk", "--out", str(out)]
+    with pytest.raises(InputError, match=text):
+        CliRunner().invoke(cli, command, standalone_mode=False, catch_exceptions=False)
+    assert not out.exists() and not (clips.parent / "cache").exists(), "before any work"
 
 
 def test_a_foreign_page_is_left_alone(tmp_path: Path) -> None:

@@ -165,7 +165,10 @@ def test_the_command_s_options(data: Path) -> None:
 
     dry = run("--dry-run", "--json", "--set", "hidden=2")
     assert json.loads(dry.stdout)["parameters"] == {"net": 6 * 2 + 2 + 4 + 3}
-    assert "9,991 parameters" in run("--dry-run").stdout
+    plain = run("--dry-run", "--set", "steps=7").stdout
+    assert "9,991 parameters" in plain
+    shown = yaml.safe_load(plain.partition("settings:\n")[2])
+    assert shown == flow.describe("toy", "full", ["steps=7"])["settings"] and shown["steps"] == 7
     missing = run("--data", str(data))
     assert missing.exit_code == 2 and "Missing option '--out'" in missing.output
     assert "Missing option '--data'" in run().output

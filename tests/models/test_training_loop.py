@@ -18,6 +18,7 @@ from talkforge.core.errors import ConfigError, InputError, Interrupted, MissingP
 from talkforge.models.training.log import StepLog, read_log
 from talkforge.models.training.loop import NotFinite, Trainer
 from talkforge.models.training.state import best_checkpoint, checkpoints_in, read_checkpoint
+from talkforge.models.training.system import Loss
 from talkforge.tests.models.toy_training import Clips, Endless, Net, loader, loss_fn, trainer
 from torch import nn
 
@@ -321,3 +322,15 @@ def test_of_several_batches_only_those_that_broke_are_named(tmp_path: Path) -> N
     )
     with pytest.raises(NotFinite, match=r"^step 2: loss, grad_norm not finite; clips: clip 4 \("):
         made.fit()
+
+
+def test_a_part_that_only_some_batches_have_is_their_mean(tmp_path: Path) -> None:
+    def loss(model: nn.Module, batch: dict[str, torch.Tensor]) -> Loss:
+        parts = {"value": batch["x"].mean()}
+        return Loss(model(batch["x"]).square().mean(), parts | ({"rare": batch["rare"]} if "rare" in batch else {}))
+
+    batches = [{"x": torch.full((1, 3), float(k))} | ({"rare": 10.0 + k} if k % 2 else {}) for k in range(4)]
+    how = {"net": nn.Linear(3, 1), "loss": loss, "accumulate": 2, "steps": 2}
+    trainer(tmp_path, batches=Endless(batches), **how).fit()
+    parts = [row["parts"] for row in read_log(tmp_path / "log.jsonl")]
+    assert parts == [{"value": 0.5, "rare": 11.0}, {"value": 2.5, "rare": 13.0}]

@@ -86,6 +86,20 @@ def test_a_diffusion_runs_priors_lie_in_it(data: Path, embedder: Path, tmp_path:
     assert all(np.array_equal(ours[name], theirs[name]) for name in theirs)
 
 
+def test_a_run_keeps_only_named_emotions(data: Path, embedder: Path, tmp_path: Path) -> None:
+    """Clips' priors would replace them, and nothing reads those of an embedder's run."""
+    run = write_run(tmp_path / "dice", embedder=embedder, data=data)
+    make_priors(run)
+    before = (run / "priors.npz").read_bytes()
+    way = r"\(give --out FILE\.npz, then generate --priors FILE\.npz"
+    with pytest.raises(InputError, match=rf"would replace those of emotions .*{way}"):
+        make_priors(run, by="clip")
+    with pytest.raises(InputError, match=rf"emb is a training of dice-embedder, .*{way}"):
+        make_priors(embedder)
+    assert (run / "priors.npz").read_bytes() == before and not (embedder / "priors.npz").exists()
+    assert len(make_priors(run, out=tmp_path / "clips.npz", by="clip")["clips"]) == 14
+
+
 def test_clips_without_labels(data: Path, embedder: Path, tmp_path: Path) -> None:
     write_synthetic(tmp_path / "plain", SyntheticCorpus(CORPUS), {"train": [0]})
     info = json.loads((tmp_path / "plain" / "meta" / "info.json").read_text())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from talkforge.tasks.faces import LANDMARKER
 from talkforge.tasks.generate_dice_talk import DiceTalkMaker
 from talkforge.tasks.methods import Opened, TestItem, methods, read_portrait
 from talkforge.tasks.portrait import enlarged, face_in, shot_of
+from talkforge.tasks.trained import weights_of
 from talkforge.tests.dice_runs import dice_config, write_embedder, write_run
 from talkforge.tests.media_factory import numbered, tone, write_clip
 
@@ -91,8 +93,8 @@ def frames_of(path: Path) -> np.ndarray:
 
 
 def test_a_video_is_as_long_as_its_sound_and_has_it(run: Path, portrait: Path, sound: Path, tmp_path: Path) -> None:
-    facts = generate_one("dice-talk", tmp_path / "a.mp4", portrait, sound, "happy", opened=opened(run))
-    assert facts == {"frames": 15, "prior": "mean of happy", "faces_in_portrait": 1}
+    made = generate_one("dice-talk", tmp_path / "a.mp4", portrait, sound, "happy", opened=opened(run))
+    assert made.facts == {"frames": 15, "prior": "mean of happy", "faces_in_portrait": 1}
     assert frames_of(tmp_path / "a.mp4").shape == (15, 256, 256, 3), "32 pixels, eight times as large"
     assert probe(tmp_path / "a.mp4").fps == 25
     played, given = read_audio(tmp_path / "a.mp4"), read_audio(sound)[: 15 * 640]
@@ -193,6 +195,21 @@ def test_a_checkpoint_of_other_sizes_than_its_settings(tmp_path: Path, portrait:
     with pytest.raises(WeightsError, match=text):
         generate_one("dice-talk", tmp_path / "a.mp4", portrait, sound, "sad", opened=opened(run))
     assert not (tmp_path / "a.mp4").exists()
+
+
+def test_another_embedder_than_the_training_had_is_refused(run: Path, embedder: Path, tmp_path: Path) -> None:
+    made = shutil.copytree(run, tmp_path / "run")
+    state = made / "checkpoints" / "step-00000003" / "state.json"
+
+    def pin(sha256: str) -> None:
+        facts = json.loads(state.read_text()) | {"feed": {"sampler": {"pinned": {"embedder": sha256}}}}
+        state.write_text(json.dumps(facts))
+
+    pin(weights_of(embedder).sha256)
+    assert opened(made).facts["embedder_sha256"] == weights_of(embedder).sha256
+    pin("f" * 64)
+    with pytest.raises(ConfigError, match=r"begun with another embedder: sha256 ffffffffffff, .*\(bring that embedder"):
+        opened(made)
 
 
 def test_inputs_that_cannot_be_used(run: Path, portrait: Path, sound: Path, tmp_path: Path) -> None:

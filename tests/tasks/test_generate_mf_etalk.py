@@ -19,6 +19,8 @@ from talkforge.models.arcface import ArcFace
 from talkforge.models.mf_etalk.config import MfEtalkConfig, au_columns
 from talkforge.models.mf_etalk.model import MfEtalk
 from talkforge.models.mf_etalk.pipeline import Portrayed, evaluations, latents_of, pictures
+from talkforge.tasks import generate_mf_etalk
+from talkforge.tasks.extract_identity import ArcFaceIdentity
 from talkforge.tasks.faces import LANDMARKER
 from talkforge.tasks.generate_mf_etalk import MfEtalkMaker, forth_and_back
 from talkforge.tasks.methods import Opened, TestItem, read_portrait
@@ -94,8 +96,8 @@ def maker(run: Path, *overrides: str) -> MfEtalkMaker:
 
 def test_a_video_is_as_long_as_its_sound_and_has_it(run: Path, portrait: Path, sound: Path, tmp_path: Path) -> None:
     """14 frames in clips of 4 are three whole ones and a short one."""
-    facts = generate_one("mf-etalk", tmp_path / "a.mp4", portrait, sound, None, opened=opened(run))
-    assert facts == {"frames": 14, "action_units": "neutral", "faces_in_portrait": 1}
+    made = generate_one("mf-etalk", tmp_path / "a.mp4", portrait, sound, None, opened=opened(run))
+    assert made.facts == {"frames": 14, "action_units": "neutral", "faces_in_portrait": 1}
     with open_video(tmp_path / "a.mp4") as stream:
         assert np.stack([frame for _, frame in stream]).shape == (14, 256, 256, 3)
     assert probe(tmp_path / "a.mp4").fps == 25
@@ -170,7 +172,7 @@ def test_full_models_get_an_embedding_of_the_portrait(run: Path, portrait: Path,
     assert made._who(portrait) is None
     made.settings = made.settings.model_copy(update={"model": replace(small(), vae="sd", face=MfEtalkConfig().face)})
     torch.manual_seed(0)
-    made.__dict__["_arcface"] = ArcFace().eval()
+    made.__dict__["_loaded_arcface"] = ArcFace().eval()
     found = made._who(portrait)
     assert found is not None and found.shape == (512,) and np.isfinite(found).all()
 
@@ -225,5 +227,38 @@ def test_what_does_not_fit_is_said(run: Path, portrait: Path, sound: Path, tmp_p
 def test_ablation_a_makes_videos_without_units(portrait: Path, sound: Path, clip: Path, tmp_path: Path) -> None:
     run = write_run(tmp_path / "a", small().ablated("a"))
     ready = open_method("mf-etalk", FAST[:-1], run=run)
-    facts = generate_one("mf-etalk", tmp_path / "a.mp4", portrait, sound, None, clip, opened=ready)
-    assert facts["action_units"] == "neutral" and ready.facts["action_units"] is None
+    named = TestItem("a", portrait, sound, emotion_video=clip)
+    with pytest.raises(InputError, match=r"a: the model of .* reads no action units .*leave out --emotion-video"):
+        ready.make(named, tmp_path / "a.mp4")
+    assert ready.check is not None and not (tmp_path / "a.mp4").exists()
+    with pytest.raises(InputError, match="reads no action units"):
+        ready.check(named)
+    facts = ready.make(TestItem("a", portrait, sound, clip), tmp_path / "a.mp4")
+    assert facts is not None and facts["action_units"] is None and ready.facts["action_units"] is None
+    assert (tmp_path / "a.mp4").is_file()
+
+
+def test_units_are_said_only_where_some_are_raised(run: Path) -> None:
+    assert "au" not in opened(run).facts
+    assert opened(run, "au.AU12=0.5").facts["au"] == {"AU12": 0.5}
+
+
+def test_threads_load_one_after_the_other(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is read for neutral faces and for identity imports packages that networks import too."""
+    made = maker(write_run(tmp_path / "run", small(), write_mf_build(tmp_path / "build", [mf_row(0, 12)])))
+    held: list[bool] = []
+
+    def watched(name: str) -> None:
+        real = getattr(generate_mf_etalk, name)
+
+        def call(*given: Any) -> Any:
+            held.append(made.loading.locked())
+            return ArcFace if given[0] == ArcFaceIdentity.network else real(*given)
+
+        monkeypatch.setattr(generate_mf_etalk, name, call)
+
+    watched("neutral_faces")
+    watched("resolve")
+    np.testing.assert_allclose(made._average, np.median(track_of(0, 12), 0), rtol=1e-5)
+    assert isinstance(made._arcface, ArcFace)
+    assert len(held) == 3 and all(held) and not made.loading.locked()

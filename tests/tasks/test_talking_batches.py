@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
-from talkforge.core.errors import InputError
+from talkforge.core.errors import ConfigError, InputError
 from talkforge.datasets.shards import ClipShards
 from talkforge.tasks.talking_batches import (
     Shot,
@@ -18,12 +19,11 @@ from talkforge.tasks.talking_batches import (
     TalkingWindows,
     collate,
     open_clips,
-    partners_of,
     span,
-    usable_groups,
 )
+from talkforge.tasks.talking_groups import partners_of, usable_groups
 from talkforge.tests.media_factory import read_number
-from talkforge.tests.tasks.talking_build import SIDE, box_of, clip_row, write_talking_build
+from talkforge.tests.tasks.talking_build import SCHEMA, SIDE, box_of, clip_row, write_talking_build
 
 FRAMES, SIZE = 4, 48
 ROWS = (
@@ -55,8 +55,8 @@ def clips(folder: Path, cache: int = 1 << 24) -> TalkingClips:
 
 def windows(folder: Path, seed: int = 0, **changes: Any) -> TalkingWindows:
     shards = opened(folder)
-    groups = usable_groups(shards, FRAMES, ["whisper_tiny_states"])
-    settings = {"lengths": shards.lengths, "window": span(FRAMES), "seed": seed} | changes
+    groups, starts = usable_groups(shards, FRAMES, ["whisper_tiny_states"])
+    settings = {"lengths": shards.lengths, "window": span(FRAMES), "starts": starts, "seed": seed} | changes
     return TalkingWindows(groups, partners_of(shards, groups), 4, **settings)
 
 
@@ -99,6 +99,67 @@ def test_portraits_come_from_outside_the_window_or_from_the_neutral_clip(folder:
     assert {shot.start for shot in own} == set(range(30 - span(FRAMES) + 1))
     assert {shot.portrait_clip for shot in shots if shot.clip in (1, 3)} == {2}
     assert {shot.portrait_clip for shot in shots if shot.clip == 2} == {1, 3}
+
+
+def without(row: dict[str, Any], *black: int) -> dict[str, Any]:
+    """The clip with frames that show no face."""
+    transform = [None if frame in black else value for frame, value in enumerate(row["crop_transform"])]
+    return row | {"crop_transform": transform}
+
+
+def test_no_window_has_a_black_frame(tmp_path: Path) -> None:
+    """Windows of 7 frames: clip 0 may begin at 0, 1 and 10 to 13, and clip 1 nowhere."""
+    rows = [without(clip_row(0, 20), 8, 9), without(clip_row(1, 12), 5, 6)]
+    folder = write_talking_build(tmp_path / "out", rows)
+    groups, starts = usable_groups(opened(folder), FRAMES, [])
+    assert groups == ["ordinary", None] and [own.tolist() for own in starts] == [[0, 1, 10, 11, 12, 13], []]
+    free = windows(folder, starts=None)
+    for seed in range(40):
+        shots, drawn = windows(folder, seed), windows(folder, seed, starts=None)
+        for shot, plain in zip(*([one for batch in plan for one in batch] for plan in (shots, drawn)), strict=True):
+            wanted = min(starts[0].tolist(), key=lambda start: (abs(start - plain.start), start))
+            assert (shot.clip, shot.start) == (0, wanted)
+            assert not shot.start <= shot.portrait_frame < shot.start + span(FRAMES)
+    with pytest.raises(ConfigError, match="other clips or settings"):
+        windows(folder).load_state_dict(free.state_dict(1))
+    alone = write_talking_build(tmp_path / "alone", [without(clip_row(1, 12), 5, 6)])
+    with pytest.raises(InputError, match=r"none of 1 clips .*1 have no 7 frames together that show a face"):
+        usable_groups(opened(alone), FRAMES, [])
+
+
+def test_portraits_are_of_the_same_view(tmp_path: Path) -> None:
+    schema = SCHEMA.append(pa.field("view", pa.string()))
+    said = (("front", "happy"), ("left_30", "neutral"), ("front", "neutral"), ("left_30", "sad"), ("top", "sad"))
+    rows = [clip_row(k, 8, view=view, emotion=emotion) for k, (view, emotion) in enumerate(said)]
+    shards = opened(write_talking_build(tmp_path / "out", rows, schema))
+    assert partners_of(shards, ["emotional"] * 5) == [[2], [3], [0], [1], [4]]
+
+
+def test_a_clip_too_large_to_keep_is_not_decoded_whole(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[int] = []
+    real = ClipShards.frames
+
+    def frames(self: ClipShards, index: int, start: int = 0, count: int | None = None) -> np.ndarray:
+        decoded.append(count or 0)
+        return real(self, index, start, count)
+
+    monkeypatch.setattr(ClipShards, "frames", frames)
+    small = clips(folder, 25 * SIZE * SIZE * 3)  # clip 0 has 30 frames, clip 2 has 25
+    for _ in range(2):
+        small.pictures(0, 3, 5)
+    assert decoded == [5, 5]
+    for _ in range(2):
+        small.pictures(2, 3, 5)
+    assert decoded == [5, 5, 25]
+
+
+def test_what_is_pinned_has_to_be_the_same_when_a_training_goes_on(folder: Path) -> None:
+    made = windows(folder, pinned={"embedder": "a" * 64}).state_dict(1)
+    windows(folder, pinned={"embedder": "a" * 64}).load_state_dict(made)
+    other = windows(folder, pinned={"embedder": "b" * 64})
+    with pytest.raises(ConfigError, match="begun with another embedder: sha256 aaaaaaaaaaaa, and now it is bbbb"):
+        other.load_state_dict(made)
+    other.load_state_dict(windows(folder).state_dict(1))  # of a version that did not pin
 
 
 def test_emotional_and_ordinary_clips_come_equally_often(folder: Path) -> None:

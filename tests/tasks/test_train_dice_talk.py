@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from talkforge.commands.training import train
 from talkforge.core.errors import ConfigError, InputError, TalkForgeError
 from talkforge.core.registry import resolve
@@ -27,7 +29,10 @@ from talkforge.models.training.log import read_log
 from talkforge.models.training.state import checkpoints_in, read_checkpoint
 from talkforge.models.training.system import TrainParts
 from talkforge.tasks.clip_prior import ClipPriors
+from talkforge.tasks.dice_priors import embedder_run
 from talkforge.tasks.talking_batches import TalkingWindows
+from talkforge.tasks.talking_training import pinned_by
+from talkforge.tasks.trained import weights_of
 from talkforge.tests.models.dice_talk_cases import needs_diffusers, one_thread
 from talkforge.tests.tasks.talking_build import clip_row, write_talking_build
 
@@ -216,3 +221,67 @@ def test_a_missing_column_names_its_extractor(data: Path, embedder: Path) -> Non
         parts_of(data, embedder, "audio_column=whisper_tiny_en_states", "prior_from=video")
     assert "extractor whisper-tiny-en" in str(caught.value.hint)
     assert "audio_column=whisper_tiny_states" in str(caught.value.hint)
+
+
+def nulls(row: dict[str, Any], *kept: int) -> dict[str, Any]:
+    """The clip with coefficients of these frames only."""
+    faces = [value if frame in kept else None for frame, value in enumerate(row["arkit52_blendshapes"])]
+    return row | {"arkit52_blendshapes": faces}
+
+
+@needs_diffusers
+def test_a_prior_is_of_what_can_be_read_of_the_clip(embedder: Path, tmp_path: Path) -> None:
+    """The embedder takes 20 frames; frame 70 alone can be read."""
+    folder = write_talking_build(tmp_path / "out", [nulls(clip_row(0, 80), 70, 71), nulls(clip_row(1, 14))])
+    parts = parts_of(folder, embedder, "prior_from=video", "batch_size=1")
+    loader: Any = parts.batches
+    assert {shot.clip for batch in TalkingWindows.__iter__(loader.sampler) for shot in batch} == {0}
+    extras = loader.rows.extras
+    model = replace(extras.priors.settings.model, max_frames=20)
+    priors = replace(extras.priors, settings=extras.priors.settings.model_copy(update={"model": model}))
+    clip, wanted = loader.rows.clip(0), priors(loader.rows.clip(0).columns["arkit52_blendshapes"][60:80], None)
+    assert wanted is not None
+    for start in (0, 30, 72):
+        found = replace(extras, priors=priors)(clip, start)
+        assert np.array_equal(found["mu"], wanted[0]) and np.array_equal(found["sigma"], wanted[1])
+    with pytest.raises(InputError, match="no clip that is long enough has a frame that the embedder can read"):
+        none = write_talking_build(tmp_path / "none", [nulls(clip_row(1, 14))])
+        parts_of(none, embedder, "prior_from=video", "batch_size=1")
+
+
+@needs_diffusers
+def test_several_processes_do_not_reseed(data: Path, embedder: Path) -> None:
+    spec = systems.get("dice-talk")
+
+    def built(*overrides: str) -> TrainParts:
+        return resolve(spec.build)(spec.settings("tiny", settings(embedder, *overrides)), data, 1, 2)
+
+    with pytest.raises(ConfigError, match="reseed dead codes") as caught:
+        built()
+    hint = str(caught.value.hint)
+    assert "--set model.bank.dead_codes=off" in hint
+    assert built("model.bank.dead_codes=off").model.config.bank.dead_codes == "off"
+
+
+@needs_diffusers
+def test_paths_are_those_of_where_the_command_was_given(
+    data: Path, embedder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(embedder.parent)
+    given = settings(Path(embedder.name), "steps=1", "model.vae.alone_steps=1")
+    run_train("dice-talk", data, tmp_path / "out", "tiny", [*given, "steps=1"])
+    monkeypatch.chdir(tmp_path)
+    assert embedder_run(tmp_path / "out") == embedder.resolve()
+    assert systems.get("mf-etalk").settings("tiny", ["init=image"]).model_dump()["init"] == tmp_path.resolve() / "image"
+
+
+@needs_diffusers
+def test_a_training_goes_on_with_its_own_embedder_only(data: Path, embedder: Path, tmp_path: Path) -> None:
+    mine = Path(shutil.copytree(embedder, tmp_path / "embedder"))
+    given = settings(mine, "model.vae.alone_steps=9", "validation_batches=0", "checkpoint_every=1")
+    run_train("dice-talk", data, tmp_path / "out", "tiny", [*given, "steps=1"])
+    weights = weights_of(mine)
+    assert pinned_by(weights_of(tmp_path / "out").checkpoint) == {"embedder": weights.sha256}
+    save_file({name: value + 1 for name, value in load_file(weights.weights).items()}, weights.weights)
+    with pytest.raises(ConfigError, match="begun with another embedder: sha256 " + weights.sha256[:12]):
+        run_train("dice-talk", data, tmp_path / "out", "tiny", [*given, "steps=2"], resume=True)
