@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..metrics.base import Metric, metrics
+from ..reports.cells import direction
 from ..tasks.extractor import extractors
 from .evaluate import protocol
 
@@ -20,7 +21,7 @@ def metrics_page() -> str:
 def _metric(metric: Metric) -> str:
     spec, rules = metric.spec, protocol(metric, "face")
     facts = {
-        "direction": "higher is better" if spec.higher_is_better else "lower is better",
+        "direction": direction(spec.higher_is_better, spec.best_is_real),
         "unit": spec.unit or "none",
         "in the default set": "yes" if spec.default else "no",
         "formula": f"`{spec.formula}`",

@@ -350,6 +350,7 @@ def _result(metric: Metric, score: Score | None, the_plan: Plan, config: EvalCon
         "value": score.value if score else None,
         "ci95": list(score.ci95) if score and score.ci95 else None,
         "higher_is_better": spec.higher_is_better,
+        "best_is_real": spec.best_is_real,
         "unit": spec.unit,
         "n_attempted": attempted,
         "n_scored": score.n_scored if score else 0,

@@ -54,14 +54,15 @@ def against_model(results: Mapping[str, Any]) -> AgainstModel | None:
 
 
 def _row(metric_id: str, gap: Mapping[str, Any], result: Mapping[str, Any]) -> DifferenceRow:
-    higher, difference, interval = result["higher_is_better"], gap["difference"], usable_interval(gap["ci95"])
+    goal = result["higher_is_better"], result.get("best_is_real", False)
+    difference, interval = gap["difference"], usable_interval(gap["ci95"])
     missing = not is_number(difference)
     values = [format_value(gap[side], interval) for side in ("value", "other")]
     return DifferenceRow(
         metric_id=metric_id,
         title=result.get("title") or metric_id,
-        arrow=arrow(higher),
-        direction=direction(higher),
+        arrow=arrow(*goal),
+        direction=direction(*goal),
         values=MISSING if missing else f"{values[0]} − {values[1]}",
         text=MISSING if missing else signed(format_value(difference, interval, result["unit"])),
         interval=format_interval(interval),

@@ -6,7 +6,7 @@ parts it has. The HTML side is the macro `metric_value` in `templates/_macros.ht
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -65,23 +65,37 @@ def reference_text(result: Mapping[str, Any]) -> str:
     return format_value(result["real_vs_real"], result["ci95"], result["unit"])
 
 
-def arrow(higher_is_better: bool) -> str:
+def arrow(higher_is_better: bool, best_is_real: bool = False) -> str:
     """The arrow that points where better numbers lie."""
-    return "↑" if higher_is_better else "↓"
+    return "≈" if best_is_real else "↑" if higher_is_better else "↓"
 
 
-def direction(higher_is_better: bool) -> str:
+def direction(higher_is_better: bool, best_is_real: bool = False) -> str:
     """The arrow in words, for those who do not see it."""
+    if best_is_real:
+        return "best is the real clips' level"
     return "higher is better" if higher_is_better else "lower is better"
 
 
-def mark_best(cells: list[MetricCell], higher_is_better: bool) -> list[MetricCell]:
-    """Marks the best of at least two numbers (all of them when tied); missing ones never count."""
-    numbers = [cell.sort for cell in cells if cell.sort is not None]
-    if len(numbers) < 2:
+def shortfall(result: Mapping[str, Any]) -> float | None:
+    """How far an entry of `results.json` is from the best, up to a constant of its metric; None without a value.
+
+    Of a metric whose best is what the real clips have, that is the distance from their level.
+    """
+    value, level = result["value"], result["real_vs_real"]
+    if not is_number(value):
+        return None
+    if result.get("best_is_real"):
+        return abs(value - level) if is_number(level) else None
+    return -value if result["higher_is_better"] else value
+
+
+def mark_best(cells: list[MetricCell], gaps: Sequence[float | None]) -> list[MetricCell]:
+    """Marks the best of at least two numbers, by `shortfall` (all of them when tied); missing ones never count."""
+    known = [gap for gap in gaps if gap is not None]
+    if len(known) < 2:
         return cells
-    best = max(numbers) if higher_is_better else min(numbers)
-    return [replace(cell, best=cell.sort == best) for cell in cells]
+    return [replace(cell, best=gap == min(known)) for cell, gap in zip(cells, gaps, strict=True)]
 
 
 def usable_interval(ci: Interval | None) -> Interval | None:

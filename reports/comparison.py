@@ -14,7 +14,7 @@ from urllib.parse import quote, urlsplit
 
 from ..core.errors import ConfigError
 from .agreement import Measured, differences, partition
-from .cells import MetricCell, arrow, direction, mark_best, metric_cell, reference_text, usable_interval
+from .cells import MetricCell, arrow, direction, mark_best, metric_cell, reference_text, shortfall, usable_interval
 from .charts import IntervalPlot, Scale, interval_plot, scale_over
 from .formatting import MISSING, flat_items, is_number
 from .html import render_page
@@ -177,18 +177,19 @@ def relative_href(href: str) -> str:
 def _metric_table(metric_id: str, group: Sequence[Measured]) -> MetricTable:
     first = next((entry for entry in group if entry.scored), group[0]).result
     scale = _scale(group)
-    higher = first["higher_is_better"]
-    cells = mark_best([metric_cell(entry.result) for entry in group], higher)
-    rows = [ForestRow(e.method, cell, _plot(e, cell, scale)) for e, cell in zip(group, cells, strict=True)]
+    goal = first["higher_is_better"], first.get("best_is_real", False)
+    cells = mark_best([metric_cell(entry.result) for entry in group], [shortfall(entry.result) for entry in group])
+    ordered = sorted(zip(group, cells, strict=True), key=lambda pair: _rank(pair[0].result))
+    rows = [ForestRow(entry.method, cell, _plot(entry, cell, scale)) for entry, cell in ordered]
     return MetricTable(
         metric_id,
         first.get("title") or metric_id,
-        arrow(higher),
-        direction(higher),
+        arrow(*goal),
+        direction(*goal),
         first["unit"],
         all(entry.result["comparable_with_papers"] for entry in group),
         _reference(group),
-        sorted(rows, key=lambda row: _rank(row.cell, higher)),
+        rows,
         scale.ticks() if scale else [],
         flat_items(first["protocol"]),
         list(first["weights"].items()),
@@ -212,9 +213,9 @@ def _plot(entry: Measured, cell: MetricCell, scale: Scale | None) -> IntervalPlo
     )
 
 
-def _rank(cell: MetricCell, higher_is_better: bool) -> tuple[bool, float]:
-    value = cell.sort or 0.0
-    return cell.sort is None, -value if higher_is_better else value
+def _rank(result: Mapping[str, Any]) -> tuple[bool, float]:
+    gap = shortfall(result)
+    return gap is None, gap or 0.0
 
 
 def _reference(group: Sequence[Measured]) -> str:

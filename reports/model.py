@@ -116,7 +116,7 @@ def metric_view(metric_id: str, result: Mapping[str, Any], metrics: Mapping[str,
 
 
 def _metric_row(metric_id: str, result: Mapping[str, Any], run: RunView) -> MetricRow:
-    higher = result["higher_is_better"]
+    goal = result["higher_is_better"], result.get("best_is_real", False)
     view = metric_view(metric_id, result, run.metrics)
     points = [v for clip in run.clips if is_number(v := clip.values.get(metric_id))]
     same = not view.clip_title and _is_mean(result["value"], points)
@@ -124,8 +124,8 @@ def _metric_row(metric_id: str, result: Mapping[str, Any], run: RunView) -> Metr
         metric_id=metric_id,
         cell=metric_cell(result),
         view=view,
-        arrow=arrow(higher),
-        direction=direction(higher),
+        arrow=arrow(*goal),
+        direction=direction(*goal),
         reference=reference_text(result),
         comparable=result["comparable_with_papers"],
         why=view.comparability,

@@ -36,7 +36,7 @@ class PublishedView:
 def published_view(table: PublishedTable) -> PublishedView:
     """Lays out one table."""
     columns = [
-        mark_best([_metric_cell(row.cells[name]) for row in table.rows], column.higher_is_better)
+        _column([_metric_cell(row.cells[name]) for row in table.rows], -1 if column.higher_is_better else 1)
         for name, column in table.columns.items()
     ]
     rows = [(row, _labels(table, row), [column[index] for column in columns]) for index, row in enumerate(table.rows)]
@@ -45,6 +45,10 @@ def published_view(table: PublishedTable) -> PublishedView:
         for c in table.columns.values()
     ]
     return PublishedView(table, _heads(table), titles, rows, published_facts(table))
+
+
+def _column(cells: list[MetricCell], sign: int) -> list[MetricCell]:
+    return mark_best(cells, [None if cell.sort is None else sign * cell.sort for cell in cells])
 
 
 def published_facts(table: PublishedTable) -> list[tuple[str, str]]:

@@ -36,6 +36,16 @@ def test_the_best_is_marked_by_the_direction_of_the_metric() -> None:
     assert order["fd:mobilenet-v2"][-1] == "Wav2Lip"  # no number: last, never the best
 
 
+def test_where_the_real_clips_are_best_the_nearest_to_their_level_is() -> None:
+    """Less than the real clips have is no better than more: a still mouth is not the steadiest one."""
+    level = {"best_is_real": True, "real_vs_real": 0.32}
+    runs = runs_of(result(0.13, None, **level), result(0.37, None, **level), result(0.30, None, **level))
+    (table,) = comparison_model(runs, {}).columns
+    assert [row.method for row in table.rows] == ["C", "B", "A"]
+    assert [row.method for row in table.rows if row.cell.best] == ["C"]
+    assert table.arrow == "≈" and table.direction == "best is the real clips' level"
+
+
 def test_ties_are_both_best_and_a_lone_number_is_not() -> None:
     (table,) = comparison_model(runs_of(result(2.0, None), result(2.0, None), result(3.0, None)), {}).columns
     assert [row.cell.best for row in table.rows] == [True, True, False]
