@@ -45,6 +45,9 @@ for kill in range(20):
             writer.write(0, tables[n % 8], digest=str(n % 8))
             n += 1
             time.sleep(0.006)  # a while in which the shard is done
+    deadline = time.monotonic() + 20  # on a busy machine the first shard takes longer than any pause below
+    while kill % 2 and not writer.marker_path(0).exists() and time.monotonic() < deadline:
+        time.sleep(0.001)
     time.sleep(random.uniform(0.002, 0.03))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
