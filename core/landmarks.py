@@ -17,6 +17,14 @@ RIGHT_EYE, LEFT_EYE = slice(36, 42), slice(42, 48)
 MOUTH = slice(48, 68)
 INNER = slice(17, 68)  # all but the jaw line
 
+# All points of MediaPipe's mesh that outline the lips, inner and outer.
+MESH_LIPS = np.array(
+    [
+        *(0, 13, 14, 17, 37, 39, 40, 61, 78, 80, 81, 82, 84, 87, 88, 91, 95, 146, 178, 181),
+        *(185, 191, 267, 269, 270, 291, 308, 310, 311, 312, 314, 317, 318, 321, 324, 375, 402, 405, 409, 415),
+    ]
+)
+
 MEDIAPIPE_68 = np.array(
     [
         # Jaw: right ear, chin (152), left ear.

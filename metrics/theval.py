@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import TooShort, Undetermined
+from ..core.landmarks import MESH_LIPS
 from ..core.mouth_sync import EYE_CORNERS, POINTS
 from .base import ClipMetric, Features, MetricSpec, Row
 from .frame_pairs import seen
@@ -44,12 +45,6 @@ MIN_SPEECH_SHARE = 0.1
 FLAT = 1e-6  # of the eye distance, or of full scale: what spreads less is constant
 
 # MediaPipe's mesh.
-LIPS = np.array(
-    [
-        *(0, 13, 14, 17, 37, 39, 40, 61, 78, 80, 81, 82, 84, 87, 88, 91, 95, 146, 178, 181),
-        *(185, 191, 267, 269, 270, 291, 308, 310, 311, 312, 314, 317, 318, 321, 324, 375, 402, 405, 409, 415),
-    ]
-)
 UPPER_LIP, LOWER_LIP = [191, 80, 81, 82, 13, 312, 311, 310], [95, 88, 178, 87, 14, 317, 402, 318]
 RIGHT_BROW, LEFT_BROW = (
     [46, 52, 53, 55, 63, 65, 66, 70, 105, 107],
@@ -84,9 +79,9 @@ def lip_dynamics(points: np.ndarray) -> float:
     Raises:
         TooShort: fewer than 2 frames show a face.
     """
-    lips = points[seen(points)][:, LIPS]
+    lips = points[seen(points)][:, MESH_LIPS]
     _at_least(len(lips), 2, "frames show a face")
-    first, second = np.triu_indices(len(LIPS), k=1)
+    first, second = np.triu_indices(len(MESH_LIPS), k=1)
     dx, dy = (lips[:, first, axis] - lips[:, second, axis] for axis in (0, 1))
     return float(np.sqrt(dx * dx + dy * dy).std(axis=0).mean())
 

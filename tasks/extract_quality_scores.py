@@ -26,15 +26,11 @@ import numpy as np
 import pyarrow as pa
 
 from ..core.errors import NoFace
-from ..core.landmarks import landmarks_68
+from ..core.landmarks import MESH_LIPS, landmarks_68
 from .extract_deep3d import five_points
 from .extractor import Batch, Context, ExtractorSpec, series
 from .faces import LANDMARKER, Face
 
-LIPS = (
-    *(0, 13, 14, 17, 37, 39, 40, 61, 78, 80, 81, 82, 84, 87, 88, 91, 95, 146, 178, 181),
-    *(185, 191, 267, 269, 270, 291, 308, 310, 311, 312, 314, 317, 318, 321, 324, 375, 402, 405, 409, 415),
-)
 LIP_MARGIN = 10  # source pixels
 FACE_SIZE = 512
 # FFHQ's alignment at 512x512 as facexlib has it: right eye, left eye, nose, right and left corner of the mouth.
@@ -90,7 +86,7 @@ def cut_mouth(frame: np.ndarray, face: Face) -> np.ndarray | None:
     Args:
         frame: uint8 (H, W, 3).
     """
-    lips = face.points[list(LIPS), :2].astype(int)  # toward zero
+    lips = face.points[MESH_LIPS, :2].astype(int)  # toward zero
     left, top = np.maximum(lips.min(axis=0) - LIP_MARGIN, 0)
     right, bottom = np.maximum(lips.max(axis=0) + LIP_MARGIN, 0)
     part = frame[top:bottom, left:right]

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from talkforge.core.errors import TooShort, Undetermined
+from talkforge.core.landmarks import MESH_LIPS
 from talkforge.metrics import theval as measures
 from talkforge.metrics.base import Pair, Settings, select
-from talkforge.metrics.theval import FACES, LIPS, METRICS, POSE, SPEECH, VAD
+from talkforge.metrics.theval import FACES, METRICS, POSE, SPEECH, VAD
 from talkforge.tests.metrics.rows import HeldRow
 from talkforge.tests.tasks.one_row import extract
 
@@ -48,9 +49,9 @@ def vad(*segments: tuple[float, float]) -> HeldRow:
 
 def test_lip_dynamics_against_a_loop() -> None:
     points = head(6) + np.random.default_rng(1).normal(size=(6, 478, 2))
-    pairs = list(combinations(LIPS.tolist(), 2))
+    pairs = list(combinations(MESH_LIPS.tolist(), 2))
     expected = np.mean([np.std([np.hypot(*(frame[a] - frame[b])) for frame in points]) for a, b in pairs])
-    assert len(set(LIPS.tolist())) == 40 and len(pairs) == 780
+    assert len(set(MESH_LIPS.tolist())) == 40 and len(pairs) == 780
     assert measures.lip_dynamics(points) == pytest.approx(expected)
 
 

@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 from talkforge.core.shards import ShardWriter, write_json
 from talkforge.datasets.build_meta import REJECTS, SHARD, column_rows
+from talkforge.models.training.feed import to_device
+from talkforge.models.training.system import TrainParts
 from talkforge.tests.media_factory import numbered, write_clip
 
 SIDE = 96  # of the crop video
@@ -63,6 +66,22 @@ def clip_row(number: int, frames: int, **values: Any) -> dict[str, Any]:
         "whisper_tiny_states": list(sound),
         "whisper_tiny_reason": None,
     } | values
+
+
+def losses_of(parts: TrainParts, steps: int) -> list[float]:
+    """Losses of so many steps on the first batch, with four draws of noise in turn."""
+    torch.manual_seed(0)
+    batch = to_device(next(iter(parts.batches)), torch.device("cpu"))
+    optimiser = torch.optim.Adam(parts.model.parameters(), 3e-3)
+    losses = []
+    for step in range(steps):
+        torch.manual_seed(step % 4)
+        optimiser.zero_grad()
+        loss: Any = parts.loss_fn(parts.model, batch)
+        loss.total.backward()
+        optimiser.step()
+        losses.append(float(loss.total.detach()))
+    return losses
 
 
 def write_talking_build(folder: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema = SCHEMA) -> Path:

@@ -10,14 +10,13 @@ import pytest
 import torch
 from talkforge.core.counters import Counters
 from talkforge.core.errors import NoFace, WeightsMissing
-from talkforge.metrics import theval
+from talkforge.core.landmarks import MESH_LIPS
 from talkforge.models.musiq import prepare
 from talkforge.tasks import extract_quality_scores as scores
 from talkforge.tasks.extract import ClipFile, extract_clip
 from talkforge.tasks.extract_quality_scores import (
     EXTRACTORS,
     FACE_TEMPLATE,
-    LIPS,
     MUSIQ_MOUTH,
     TOPIQ_FACE,
     TOPIQ_IAA,
@@ -39,8 +38,8 @@ from talkforge.tests.tasks.one_row import need, sample
 def lips_in(left: float, top: float, right: float, bottom: float) -> Face:
     """A face whose lips have that box, and whose other points lie elsewhere."""
     face = face_box(500, 500, 100)
-    face.points[list(LIPS), :2] = (left, top)
-    face.points[LIPS[-1], :2] = (right, bottom)
+    face.points[MESH_LIPS, :2] = (left, top)
+    face.points[MESH_LIPS[-1], :2] = (right, bottom)
     return face
 
 
@@ -61,10 +60,6 @@ def of_frames(
 def brightness(monkeypatch: pytest.MonkeyPatch) -> None:
     """A network whose score is the mean of what it is given, so that rows have closed forms."""
     monkeypatch.setattr(Context, "network", lambda self, target: lambda x: x.mean(dim=(1, 2, 3)))
-
-
-def test_the_lips_are_thevals() -> None:
-    assert list(LIPS) == theval.LIPS.tolist()
 
 
 def test_the_mouths_crop_is_ten_pixels_wider_and_inside() -> None:

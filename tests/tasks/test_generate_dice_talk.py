@@ -24,7 +24,7 @@ from talkforge.models.diffusion.config import WindowsConfig
 from talkforge.tasks.extractor import _loaded
 from talkforge.tasks.faces import LANDMARKER
 from talkforge.tasks.generate_dice_talk import DiceTalkMaker
-from talkforge.tasks.methods import Opened, TestItem, methods, read_portrait
+from talkforge.tasks.methods import Opened, TestItem, methods
 from talkforge.tasks.portrait import enlarged, face_in, shot_of
 from talkforge.tasks.trained import weights_of
 from talkforge.tests.dice_runs import dice_config, write_embedder, write_run
@@ -61,18 +61,6 @@ def run(tmp_path_factory: pytest.TempPathFactory, embedder: Path) -> Path:
     rng = np.random.default_rng(0)
     write_priors(folder / "priors.npz", {name: rng.normal(size=64).astype(np.float32) for name in EMOTIONS}, width=64)
     return folder
-
-
-@pytest.fixture(scope="module")
-def clip(sample_clips: Path) -> Path:
-    return sample_clips / "test-movie-1.mp4"
-
-
-@pytest.fixture(scope="module")
-def portrait(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("portrait") / "face.png"
-    Image.fromarray(read_portrait(clip)).save(path)
-    return path
 
 
 @pytest.fixture(scope="module")

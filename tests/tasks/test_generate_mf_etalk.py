@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from talkforge.core.errors import ConfigError, InputError, NoFace, WeightsError
 from talkforge.core.weights import weights_store
 from talkforge.datasets.audio import read_audio, write_wav
@@ -23,7 +22,7 @@ from talkforge.tasks import generate_mf_etalk
 from talkforge.tasks.extract_identity import ArcFaceIdentity
 from talkforge.tasks.faces import LANDMARKER
 from talkforge.tasks.generate_mf_etalk import MfEtalkMaker, forth_and_back
-from talkforge.tasks.methods import Opened, TestItem, read_portrait
+from talkforge.tasks.methods import Opened, TestItem
 from talkforge.tests.dice_runs import STATES, write_training
 from talkforge.tests.media_factory import tone, write_clip
 from talkforge.tests.models.dice_talk_cases import needs_diffusers
@@ -62,18 +61,6 @@ def write_run(folder: Path, config: MfEtalkConfig, data: Path | str = "nowhere",
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_run(tmp_path_factory.mktemp("mf"), small())
-
-
-@pytest.fixture(scope="module")
-def clip(sample_clips: Path) -> Path:
-    return sample_clips / "test-movie-1.mp4"
-
-
-@pytest.fixture(scope="module")
-def portrait(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("portrait") / "face.png"
-    Image.fromarray(read_portrait(clip)).save(path)
-    return path
 
 
 @pytest.fixture(scope="module")

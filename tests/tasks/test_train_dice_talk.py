@@ -24,7 +24,6 @@ from talkforge.datasets.synthetic_build import write_synthetic
 from talkforge.flows.train import describe, systems
 from talkforge.flows.train import train as run_train
 from talkforge.models.dice_talk.denoiser_config import DiceTalkConfig
-from talkforge.models.training.feed import to_device
 from talkforge.models.training.log import read_log
 from talkforge.models.training.state import checkpoints_in, read_checkpoint
 from talkforge.models.training.system import TrainParts
@@ -34,7 +33,7 @@ from talkforge.tasks.talking_batches import TalkingWindows
 from talkforge.tasks.talking_training import pinned_by
 from talkforge.tasks.trained import weights_of
 from talkforge.tests.models.dice_talk_cases import needs_diffusers, one_thread
-from talkforge.tests.tasks.talking_build import clip_row, write_talking_build
+from talkforge.tests.tasks.talking_build import clip_row, losses_of, write_talking_build
 
 
 def dry(*arguments: str) -> dict[str, Any]:
@@ -186,16 +185,7 @@ def test_batches_hold_the_sound_and_the_prior_of_their_window(data: Path, embedd
 def test_a_few_clips_are_learned(data: Path, embedder: Path) -> None:
     torch.manual_seed(0)
     parts = parts_of(data, embedder, "model.vae.channels=16")
-    batch = to_device(next(iter(parts.batches)), torch.device("cpu"))
-    optimiser = torch.optim.Adam(parts.model.parameters(), 3e-3)
-    losses = []
-    for step in range(40):
-        torch.manual_seed(step % 4)
-        optimiser.zero_grad()
-        loss: Any = parts.loss_fn(parts.model, batch)
-        loss.total.backward()
-        optimiser.step()
-        losses.append(float(loss.total.detach()))
+    losses = losses_of(parts, 40)
     assert np.mean(losses[-8:]) < 0.8 * np.mean(losses[:8])
 
 
