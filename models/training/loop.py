@@ -346,7 +346,7 @@ class Trainer:
         self.model.eval()
         try:
             average = self.ema.applied(self.model) if self.ema else nullcontext()
-            with untouched(self.device), torch.no_grad(), average, self._autocast():
+            with untouched(self.device), torch.no_grad(), average:
                 yield
         finally:
             for module, mode in modes.items():
