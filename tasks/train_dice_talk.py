@@ -252,7 +252,7 @@ def _encoded(
 
 
 # A VAE that changes moves the target of the denoiser, and costs as much again: so it comes first, and then stays.
-_VAE_FIRST = replace(DiceTalkConfig.tiny().vae, alone_steps=800, joint=False)
+_VAE_FIRST = replace(DiceTalkConfig.tiny().vae, alone_steps=300, joint=False)
 _TINY = {
     "model": asdict(DiceTalkConfig.tiny(vae=_VAE_FIRST)),
     "prior_of": "window",

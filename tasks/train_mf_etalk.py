@@ -320,7 +320,7 @@ def _start(model: MfEtalk, run: Path) -> None:
 
 
 # As in dice-talk: the VAE comes first and then stays, for one that changes moves the target of the denoiser.
-_VAE_FIRST = replace(MfEtalkConfig.tiny().tiny_vae, alone_steps=800, joint=False)
+_VAE_FIRST = replace(MfEtalkConfig.tiny().tiny_vae, alone_steps=300, joint=False)
 _TINY = {
     "model": asdict(MfEtalkConfig.tiny(tiny_vae=_VAE_FIRST)),
     "batch_size": 4,

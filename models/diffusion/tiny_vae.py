@@ -11,6 +11,7 @@ against the filmed ones), and the transform is one before the first step (24 cha
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import nn
@@ -52,8 +53,10 @@ def block_cosines(block: int, channels: int) -> torch.Tensor:
     return torch.stack([torch.einsum("c,h,w->chw", *part) for part in parts])
 
 
-def whole_precision(like: torch.Tensor) -> torch.autocast:
+def whole_precision(like: torch.Tensor) -> AbstractContextManager[object]:
     """No bfloat16 within: its 8 bits would be the steps of a picture's brightness."""
+    if like.is_meta:
+        return nullcontext()  # that device has no autocast
     return torch.autocast(like.device.type, enabled=False)
 
 
@@ -135,6 +138,7 @@ class TinyVae(nn.Module):
     def moments(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and log variance of the unscaled latents."""
         with whole_precision(pictures):
+            pictures = pictures.to(self.cosines)
             more, log_variance = self.encoder(pictures).chunk(2, 1)
             mean = F.conv2d(pictures, self.cosines, stride=self.cosines.shape[-1]) + more
             return mean, log_variance.clamp(-20, 10)
@@ -151,6 +155,7 @@ class TinyVae(nn.Module):
     def pictures(self, latents: torch.Tensor) -> torch.Tensor:
         """Unscaled latents to pictures, not clamped."""
         with whole_precision(latents):
+            latents = latents.to(self.cosines)
             return F.conv_transpose2d(latents, self.cosines, stride=self.cosines.shape[-1]) + self.decoder(latents)
 
     @torch.no_grad()

@@ -300,7 +300,9 @@ class MfEtalkConfig:
     def tiny(cls, **changes: Any) -> Self:
         """For a CPU: 64-pixel pictures, a VAE that is trained along, Whisper-tiny's states."""
         values: dict[str, Any] = {
-            "unet": UNetConfig(channels=(32, 64), heads=4, layers_per_block=1, cross_attention_dim=64),
+            "unet": UNetConfig(
+                latent_channels=24, channels=(32, 64), heads=4, layers_per_block=1, cross_attention_dim=64
+            ),
             "motion": MotionConfig(heads=4, frames=8),
             "audio": AudioConfig(kind="whisper", hidden=64, tokens=4, width=64),
             "face": FaceConfig(embedding=64, tokens=2, locator=(8, 16, 32)),

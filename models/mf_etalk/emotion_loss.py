@@ -132,7 +132,7 @@ def crop_by_mask(pictures: torch.Tensor, mask: torch.Tensor, size: int) -> torch
         if not len(rows):
             raise InputError("a face mask is empty, and the emotion loss has no face to look at")
         top, bottom, left, right = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
-        face = picture[None, :, top:bottom, left:right]
+        face = picture[None, :, top:bottom, left:right].float()  # a CPU resizes no bfloat16
         faces.append(F.interpolate(face, (size, size), mode="bilinear", antialias=True, align_corners=False))
     return torch.cat(faces)
 

@@ -13,6 +13,7 @@ import torch
 from talkforge.models.dice_talk.denoiser import DenoiserInputs
 from talkforge.models.dice_talk.denoiser_config import DiceTalkConfig
 from talkforge.models.dice_talk.model import DiceTalk
+from talkforge.models.diffusion.tiny_vae import TinyVae
 
 SIZE = 32
 needs_diffusers = pytest.mark.skipif(find_spec("diffusers") is None, reason="diffusers is not installed (extra train)")
@@ -31,15 +32,24 @@ def one_thread() -> Iterator[None]:
 
 
 def small(**changes: Any) -> DiceTalkConfig:
-    """`tiny` on smaller pictures."""
-    return DiceTalkConfig.tiny(size=SIZE, **changes)
+    """`tiny` on smaller pictures, with the base's 4 latent channels and a narrower first level."""
+    unet = replace(DiceTalkConfig.tiny().unet, in_channels=8, out_channels=4, channels=(32, 96), heads=(2, 6))
+    return DiceTalkConfig.tiny(size=SIZE, **{"unet": unet} | changes)
+
+
+def unzero(vae: TinyVae) -> None:
+    """The small VAE's networks add something to its transform, as after a step of training."""
+    for last in (vae.encoder[-1], vae.decoder[-2]):
+        torch.nn.init.normal_(last.weight, std=0.02)
 
 
 def build(config: DiceTalkConfig, seed: int = 0) -> DiceTalk:
-    """A model whose zero-initialised convolution is not zero any more, as after a step of training."""
+    """A model whose zero-initialised convolutions are not zero any more, as after a step of training."""
     torch.manual_seed(seed)
     model = DiceTalk(config)
     torch.nn.init.normal_(model.denoiser.pose.last.weight, std=0.02)
+    if model.encoders is not None:
+        unzero(model.encoders.vae)
     return model
 
 

@@ -26,9 +26,9 @@ def by_hand(model: DiceTalk, config: DiceTalkConfig) -> int:
 
     kinds = (nn.Linear, nn.Conv2d, nn.Conv3d)
     hooks = [part.register_forward_hook(count) for part in model.modules() if isinstance(part, kinds)]
-    side, frames = config.latent_size, config.windows.frames
+    side, frames, channels = config.latent_size, config.windows.frames, config.unet.out_channels
     given = {
-        "reference": torch.zeros(1, 4, side, side),
+        "reference": torch.zeros(1, channels, side, side),
         "image": torch.zeros(1, config.unet.cross_attention_dim),
         "audio": torch.zeros(1, frames, 10, 5, 384),
         "mu": torch.zeros(1, config.bank.prior_width),
@@ -37,7 +37,7 @@ def by_hand(model: DiceTalk, config: DiceTalkConfig) -> int:
     with torch.no_grad():
         inputs = model._branch_inputs(given, "full")
         total = 0
-        model._predict(torch.zeros(1, frames, 4, side, side), torch.ones(()), inputs)
+        model._predict(torch.zeros(1, frames, channels, side, side), torch.ones(()), inputs)
     for hook in hooks:
         hook.remove()
     return total

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from talkforge.core.errors import InputError
+from scipy.fft import dctn
+from talkforge.core.errors import ConfigError, InputError
 from talkforge.models.diffusion.batch import need, prepare, render
 from talkforge.models.diffusion.config import VaeConfig, WindowsConfig
-from talkforge.models.diffusion.tiny_vae import TinyEncoders, TinyVae, add_vae_loss, vae_alone, vae_loss
+from talkforge.models.diffusion.tiny_vae import (
+    TinyEncoders,
+    TinyVae,
+    add_vae_loss,
+    block_cosines,
+    vae_alone,
+    vae_loss,
+)
 
 CONFIG = VaeConfig(kind="tiny", downsamples=2, channels=16, scaled_reference=True)
 
@@ -69,6 +78,51 @@ def test_latents_become_pictures_of_whole_numbers(interpolation: Any, levels: li
     assert found[1, :, 1, 2, 0].tolist() == levels
     with pytest.raises(InputError, match="decoding needs encoders"):
         render(latents, None, WindowsConfig())
+
+
+@pytest.mark.parametrize("block", [2, 4, 8])
+def test_a_block_s_patterns_are_scipy_s_cosine_transform(block: int) -> None:
+    """All of a block: an orthonormal basis, of brightness (colours alike) and of two differences between colours."""
+    patterns = block_cosines(block, 3 * block**2).double().numpy()
+    flat = patterns.reshape(len(patterns), -1)
+    assert flat @ flat.T == pytest.approx(np.eye(len(flat)), abs=1e-6)
+    spectrum = dctn(patterns.reshape(len(flat), 3, block, block), axes=(2, 3), norm="ortho")
+    peaks = np.abs(spectrum).max(1).reshape(len(flat), -1)
+    assert np.sort(peaks, axis=1)[:, :-1] == pytest.approx(np.zeros((len(flat), block**2 - 1)), abs=1e-6)
+    assert len(set(map(tuple, spectrum.round(4).reshape(len(flat), -1)))) == len(flat)
+
+
+def test_the_coarsest_patterns_come_first() -> None:
+    """1: the mean brightness; 3: it runs along each side; the colours' means come after two cycles of brightness."""
+    patterns = block_cosines(4, 12)
+    assert patterns[0] == pytest.approx(torch.full((3, 4, 4), 48**-0.5), abs=1e-6)
+    assert patterns[1:3].sum((1, 2, 3)).abs().max() < 1e-6
+    colourless = [bool(torch.allclose(one[0], one[1], atol=1e-6)) for one in patterns]
+    assert colourless.index(False) == 6
+    with pytest.raises(ConfigError, match="13 latent channels for blocks of 2 x 2"):
+        block_cosines(2, 13)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("channels", "error"), [(48, 0.0), (24, None)])
+def test_the_untrained_vae_is_its_transform(channels: int, error: float | None) -> None:
+    """All patterns give the picture back; what 24 lose is what the other 24 carry (Parseval)."""
+    pictures = torch.rand(2, 3, 16, 16, generator=seeded()) * 2 - 1
+    vae = TinyVae(CONFIG, channels, 0.5)
+    lost = float((vae.decode(vae.encode(pictures)) - pictures).square().sum())
+    rest = TinyVae(CONFIG, 48, 0.5).encode(pictures, scaled=False)[:, channels:]
+    assert lost == pytest.approx(float(rest.square().sum()) if error is None else error, rel=1e-4, abs=1e-6)
+
+
+@torch.no_grad()
+def test_the_vae_keeps_whole_precision_under_autocast() -> None:
+    vae, pictures = TinyVae(CONFIG, 48, 0.5), torch.rand(2, 3, 16, 16, generator=seeded()) * 2 - 1
+    with torch.autocast("cpu", torch.bfloat16):
+        latents = vae.encode(pictures)
+        again = vae.decode(latents)
+        coarse = vae.decode(latents.bfloat16())
+    assert latents.dtype == again.dtype == coarse.dtype == torch.float32
+    assert float((again - pictures).abs().max()) < 1e-5
 
 
 @torch.no_grad()

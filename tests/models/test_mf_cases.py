@@ -10,7 +10,7 @@ import torch
 from talkforge.models.mf_etalk.batch import conditions_of, prepare
 from talkforge.models.mf_etalk.config import DropsConfig, MfEtalkConfig
 from talkforge.models.mf_etalk.model import MfEtalk
-from talkforge.tests.models.dice_talk_cases import needs_diffusers
+from talkforge.tests.models.dice_talk_cases import needs_diffusers, unzero
 
 SIZE = 32
 NO_DROPS = DropsConfig(image_stage=0, image=0, audio=0, au=0, everything=0)
@@ -22,6 +22,7 @@ def small(**changes: Any) -> MfEtalkConfig:
     values: dict[str, Any] = {
         "size": SIZE,
         "drops": NO_DROPS,
+        "unet": replace(tiny.unet, latent_channels=4),
         "motion": replace(tiny.motion, frames=4, start_probability=0.0),
         "emotion": replace(tiny.emotion, weight=0.0),
     }
@@ -36,6 +37,8 @@ def awake(model: MfEtalk, *, gates: bool = True) -> MfEtalk:
     for name, parameter in model.denoiser.named_parameters():
         if name.endswith(ends) and not parameter.any():
             parameter.copy_(0.1 * torch.randn(parameter.shape, generator=draw))
+    if model.encoders is not None:
+        unzero(model.encoders.vae)
     return model
 
 

@@ -131,6 +131,9 @@ def test_crops_are_the_masks_boxes() -> None:
     whole = torch.nn.functional.interpolate(picture[..., 1:5, 2:4], (2, 2), mode="bilinear", antialias=True)
     torch.testing.assert_close(found, whole)
     torch.testing.assert_close(crop_by_mask(picture, torch.ones(1, 1, 6, 6), 6), picture)
+    half = crop_by_mask(picture.bfloat16(), mask, 2)
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, whole, rtol=1e-2, atol=1e-2)
 
 
 def test_masks_that_show_no_face_are_refused() -> None:

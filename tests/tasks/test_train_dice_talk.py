@@ -139,8 +139,9 @@ def learned(out: Path) -> list[tuple[Any, ...]]:
 
 
 @needs_diffusers
-def test_it_goes_on_as_if_it_had_not_stopped(data: Path, embedder: Path, tmp_path: Path) -> None:
-    given = settings(embedder, "model.vae.alone_steps=1", "sample_every=3")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_it_goes_on_as_if_it_had_not_stopped(data: Path, embedder: Path, tmp_path: Path, precision: str) -> None:
+    given = settings(embedder, "model.vae.alone_steps=1", "sample_every=3", f"precision={precision}")
     run_train("dice-talk", data, tmp_path / "whole", "tiny", given)
     rows = learned(tmp_path / "whole")
     assert [set(parts) for _, _, _, parts in rows[:1]] == [{"reconstruction", "kl"}]
