@@ -1,0 +1,308 @@
+"""What small trainings of mf-etalk learnt: rows a, b and c of the paper's Table 3 over seeds, and edits of units.
+
+    python benchmarks/proof/mf_etalk.py --data BUILD --out DIR --runs a=RUN a=RUN b=RUN b=RUN c=RUN c=RUN --edit RUN
+
+(a) loss: how far the denoising loss of each training fell;
+(b) rows: each clip's first frame, sound and action units to a video (row a reads no action units); FD, mouth sync and
+    E-FID against the filmed clips, and how much of mini-Xception's mean probabilities the video shares with the filmed
+    clip. Values are means over seeds with Student's interval over them; rows are compared seed by seed;
+(c) smile: the same videos with AU12 raised; what ARKit's coefficients see of it clip by clip, and what sync does;
+(d) swap: each clip with the action units of another person's clip: whether the smile and the brows that are seen follow
+    the one or the other, and what mouth sync does. Who gives the units to whom is a cycle over clips by their smile,
+    half of the clips apart.
+
+Clips of the training are no test of what generalises. Sets and runs are kept below DIR and not made again. Writes
+results.json, table.md and strips/*.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+from talkforge.benchmarks.proof import talking
+from talkforge.core.provenance import environment, now, version
+from talkforge.core.shards import write_json, write_text
+from talkforge.datasets.video import FPS
+from talkforge.models.mf_etalk.config import au_columns
+from talkforge.models.mf_etalk.masks import region_masks
+from talkforge.models.mf_etalk.model import MfEtalk
+from talkforge.models.mf_etalk.pipeline import Portrayed, latents_of, pictures
+from talkforge.models.training.weights import load_for_use
+from talkforge.tasks.talking_aus import Neutrals, filled, intensities, neutral_faces, unit_columns
+from talkforge.tasks.talking_batches import open_clips
+from talkforge.tasks.train_mf_etalk import LIPS, STRIDE, MfEtalkTrainConfig, around
+from talkforge.tasks.trained import settings_of, weights_of
+
+METRICS = ["fd:mobilenet-v2", "av_sync:mouth-envelope", "e_fid:arkit52"]
+SYNC = METRICS[1:2]
+SHARED = "fer2013 overlap"  # of mean probabilities, 1: the same
+UNITS = au_columns()
+RAISED = (0.25, 0.5)
+CLIP_SPREAD = 0.95
+
+
+@dataclass
+class Study:
+    """One training and the clips that it saw.
+
+    Attributes:
+        name: row and number of the training, say "a-0".
+    """
+
+    name: str
+    run: Path
+    data: Path
+    out: Path
+    frames: int
+    steps: int | None
+    conditions: float | None
+
+    def __post_init__(self) -> None:
+        self.settings = settings_of(self.run, "mf-etalk", MfEtalkTrainConfig)
+        self.trained = weights_of(self.run)
+        model, units = self.settings.model, unit_columns(self.settings.aus)
+        shards = open_clips(self.data, "train", [self.settings.audio_column, *units.values()])
+        scale = model.face.face_scale
+        self.clips = talking.Clips.of(
+            shards, self.settings, box_scale=scale, limit=self.frames, stride=STRIDE, parts={"lips": LIPS}
+        )
+
+    @property
+    def sets(self) -> Path:
+        """Where the videos lie."""
+        return self.out / "sets"
+
+    @property
+    def made(self) -> dict[str, Any]:
+        """What the videos depend on."""
+        return {
+            "weights": self.trained.sha256,
+            "frames": self.frames,
+            "steps": self.steps,
+            "conditions": self.conditions,
+        }
+
+    @cached_property
+    def model(self) -> MfEtalk:
+        """With averaged weights."""
+        return load_for_use(lambda: MfEtalk(self.settings.model), self.trained.weights)
+
+    @cached_property
+    def neutrals(self) -> Neutrals:
+        """Of the build's people."""
+        return neutral_faces(self.data, "train", self.settings.aus)
+
+    def neutral(self, clip: int) -> np.ndarray:
+        """What counts as the neutral face of the clip's person, (17,)."""
+        found = self.neutrals.of_clip[self.clips.shards.clip_ids[clip]]
+        assert found is not None, f"{self.clips.names[clip]} has no action units"
+        return found
+
+    def track(self, clip: int) -> np.ndarray:
+        """The clip's own action units, (T, 17)."""
+        return filled(intensities(self.clips.pictures.clip(clip).columns, self.settings.aus))[: self.clips.count(clip)]
+
+    def driven(self, clip: int, other: int) -> np.ndarray:
+        """The other clip's departure from its person's neutral face, on this one's, as long as this clip."""
+        moved = self.track(other) - self.neutral(other)
+        places = np.minimum(np.arange(self.clips.count(clip)), len(moved) - 1)
+        return np.clip(moved[places] + self.neutral(clip), 0, 1)
+
+    def generated(self, clip: int, track: np.ndarray, seed: int = 0) -> talking.Frames:
+        """Pictures of the clip's first frame animated by its sound and a track of action units."""
+        model, whole = self.settings.model, self.clips.pictures.clip(clip)
+        layers = model.audio.layers
+        states = self.clips.states(clip, self.settings.audio_column, layers.states, layers.state_width)
+        face, lip = around(whole.boxes[:1]), around(whole.parts["lips"][:1])
+        side = int(whole.columns["crop_size"])
+        regions = region_masks(face, lip, side, side, model.face).numpy()[None]
+        mask = self.clips.pictures.mask(whole, 0)
+        portrait = self.clips.filmed(clip)[0]
+        given = Portrayed(portrait, mask, regions, states, track.astype(np.float32), self.neutral(clip))
+        guidance = talking.weighted(model.guidance, self.conditions)
+        latents = latents_of(self.model, given, seed=seed, steps=self.steps, guidance=guidance)
+        return np.concatenate(list(pictures(self.model, latents))), FPS
+
+
+def overlap(one: Mapping[str, float] | None, other: Mapping[str, float] | None) -> float | None:
+    """How much two mean distributions over emotions share, 0..1."""
+    if one is None or other is None:
+        return None
+    return float(sum(min(one[name], other[name]) for name in one if name.startswith("fer ")))
+
+
+def measure_row(study: Study, real: Sequence[dict[str, float] | None]) -> dict[str, float | None]:
+    """Numbers of a training's own videos."""
+    study.clips.lay(study.sets, {study.name: lambda k: study.generated(k, study.track(k))})
+    run = study.out / "runs" / study.name
+    results = talking.scored(study.sets / "real", study.sets / study.name, run, METRICS)["results"]
+    seen = talking.looked(study.sets / study.name, study.clips.names)
+    shared = [value for pair in zip(seen, real, strict=True) if (value := overlap(*pair)) is not None]
+    return {metric: results[metric]["value"] for metric in METRICS} | {
+        SHARED: float(np.mean(shared)) if shared else None
+    }
+
+
+def over_seeds(values: Sequence[float | None]) -> dict[str, Any]:
+    """Mean and Student's 95 % interval of one value a seed."""
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return {"value": None, "ci95": None, "reason": "a seed has no value", "seeds": values}
+    mean, spread = float(np.mean(known)), None
+    if len(known) > 1:
+        half = stats.t.ppf((1 + CLIP_SPREAD) / 2, len(known) - 1) * np.std(known, ddof=1) / len(known) ** 0.5
+        spread = (mean - float(half), mean + float(half))
+    return {"value": mean, "ci95": spread, "reason": None, "seeds": known}
+
+
+def measure_rows(studies: Mapping[str, Sequence[Study]]) -> dict[str, Any]:
+    """Each row over its seeds, and each row less the one before, seed by seed."""
+    first = next(iter(studies.values()))[0]
+    first.clips.lay(first.sets, {"real": lambda k: (first.clips.filmed(k), FPS)})
+    real = talking.looked(first.sets / "real", first.clips.names)
+    values: dict[str, dict[str, list[Any]]] = {}
+    losses: dict[str, list[Any]] = defaultdict(list)
+    for row, seeds in studies.items():
+        rows = [measure_row(study, real) for study in seeds]
+        values[row] = {metric: [one[metric] for one in rows] for metric in (*METRICS, SHARED)}
+        losses[row] = [talking.measure_loss(study.run) for study in seeds]
+    found: dict[str, Any] = {row: {m: over_seeds(v) for m, v in own.items()} for row, own in values.items()}
+    for before, after in zip(values, list(values)[1:], strict=False):
+        pairs = {m: zip(values[after][m], values[before][m], strict=True) for m in values[after]}
+        gaps = {m: [None if None in pair else pair[0] - pair[1] for pair in two] for m, two in pairs.items()}
+        found[f"{after} - {before}"] = {metric: over_seeds(gap) for metric, gap in gaps.items()}
+    return {"rows": found, "losses": losses}
+
+
+def measure_smile(study: Study) -> dict[str, Any]:
+    """Videos with AU12 raised against the same with their own action units."""
+    clips, unit = study.clips, UNITS.index("AU12")
+
+    def raised(clip: int, by: float) -> talking.Frames:
+        track = study.track(clip)
+        track[:, unit] = np.clip(track[:, unit] + by, 0, 1)
+        return study.generated(clip, track)
+
+    made = {f"smile-{by}": lambda k, by=by: raised(k, by) for by in RAISED}
+    clips.lay(study.sets, {"own": lambda k: study.generated(k, study.track(k)), **made})
+    own = talking.looked(study.sets / "own", clips.names)
+    own_run = study.out / "runs" / "own"
+    talking.scored(study.sets / "real", study.sets / "own", own_run, SYNC)
+    found: dict[str, Any] = {}
+    for kind in made:
+        seen = talking.looked(study.sets / kind, clips.names)
+        both = [(a, b) for a, b in zip(seen, own, strict=True) if a is not None and b is not None]
+        looks = {
+            what: talking.difference([(a[what], b[what]) for a, b in both]) for what in (both[0][0] if both else ())
+        }
+        sync = talking.scored(study.sets / "real", study.sets / kind, study.out / "runs" / kind, SYNC, own_run)
+        found[kind] = {"looks": looks, "sync": sync["against"]["results"]}
+    return found
+
+
+def cycle(smiles: Sequence[float]) -> list[int]:
+    """Whose action units each clip gets: the clip half of the order by smile further on."""
+    order = np.argsort(smiles)
+    given = np.empty(len(order), int)
+    given[order] = np.roll(order, len(order) // 2)
+    return [int(k) for k in given]
+
+
+def measure_swap(study: Study) -> dict[str, Any]:
+    """Videos with another person's action units against the same with their own ones."""
+    clips, unit = study.clips, UNITS.index("AU12")
+    donors = cycle([float(study.track(k)[:, unit].mean()) for k in range(len(clips))])
+    clips.lay(study.sets, {"swapped": lambda k: study.generated(k, study.driven(k, donors[k]))})
+    own, seen = (talking.looked(study.sets / kind, clips.names) for kind in ("own", "swapped"))
+    asked, came = defaultdict(list), defaultdict(list)
+    for clip, (before, after) in enumerate(zip(own, seen, strict=True)):
+        if before is None or after is None:
+            continue
+        change = study.driven(clip, donors[clip]).mean(0) - study.track(clip).mean(0)
+        for what, name in (("smile", "AU12"), ("brows up", "AU01")):
+            asked[what].append(float(change[UNITS.index(name)]))
+            came[what].append(after[what] - before[what])
+    sync = talking.scored(
+        study.sets / "real", study.sets / "swapped", study.out / "runs" / "swapped", SYNC, study.out / "runs" / "own"
+    )
+    follow = {what: followed(asked[what], came[what]) for what in asked}
+    return {"donors": [clips.names[k] for k in donors], "follows": follow, "sync": sync["against"]["results"]}
+
+
+def followed(asked: Sequence[float], came: Sequence[float]) -> dict[str, Any]:
+    """Spearman's correlation between the change that was asked for and the one that is seen, over clips."""
+    found = stats.spearmanr(asked, came)
+    return {"spearman": float(found.statistic), "p_value": float(found.pvalue), "asked": asked, "came": came}
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """All of it in Markdown."""
+    heads = [*METRICS, SHARED]
+    lines = [f"| row | {' | '.join(heads)} |", "|---|" + "---|" * len(heads)]
+    for row, values in found["ablations"]["rows"].items():
+        lines.append(f"| {row} | {' | '.join(talking.cell(values[metric]) for metric in heads)} |")
+    lines += ["", "denoising loss, first to last of each seed:", ""]
+    for row, losses in found["ablations"]["losses"].items():
+        lines.append(f"- {row}: " + ", ".join(f"{one['first']:.3f} to {one['last']:.3f}" for one in losses))
+    lines += ["", "| AU12 | seen | difference [95 %] | p | clips |", "|---|---|---|---|---|"]
+    for kind, one in found["smile"].items():
+        lines += [f"| {kind} | {what} | {talking.told(value)} |" for what, value in one["looks"].items()]
+    lines += ["", "mouth sync less that of the clips' own action units:", ""]
+    for kind, one in {**found["smile"], "swapped": found["swap"]}.items():
+        gap = one["sync"][SYNC[0]]
+        said = talking.cell({"value": gap["difference"], "ci95": gap["ci95"], "reason": gap["reason"]})
+        lines.append(f"- {kind}: {said}, p {gap['p_value']}")
+    lines += ["", "swapped action units, asked against seen over clips:", ""]
+    for what, one in found["swap"]["follows"].items():
+        lines.append(f"- {what}: Spearman {one['spearman']:.2f}, p {one['p_value']:.3g}, {len(one['came'])} clips")
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """All of it."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="the build that they were trained on")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--runs", nargs="+", required=True, help="ROW=FOLDER of talkforge train mf-etalk, one a seed")
+    parser.add_argument("--edit", type=Path, required=True, help="the training whose action units are edited")
+    parser.add_argument("--frames", type=int, default=48, help="of each clip, 25 a second")
+    parser.add_argument("--steps", type=int, help="of denoising; the training's by default")
+    parser.add_argument("--conditions", type=float, help="guidance weight; the training's by default")
+    options = parser.parse_args(arguments)
+    rest = (options.frames, options.steps, options.conditions)
+    studies: dict[str, list[Study]] = defaultdict(list)
+    for text in options.runs:
+        row, _, folder = text.partition("=")
+        name = f"{row}-{len(studies[row])}"
+        studies[row].append(Study(name, Path(folder), options.data, options.out / "rows", *rest))
+    edited = Study("edit", options.edit, options.data, options.out / "edit", *rest)
+    everyone = [*(study for row in studies.values() for study in row), edited]
+    talking.check_made(options.out, {study.name: study.made for study in everyone})
+    edited.clips.lay(edited.sets, {"real": lambda k: (edited.clips.filmed(k), FPS)})
+    found = {
+        "made": now(),
+        "talkforge_version": version(),
+        "environment": environment(),
+        "guidance": asdict(talking.weighted(edited.settings.model.guidance, options.conditions)),
+        "clips": edited.clips.names,
+        "ablations": measure_rows(studies),
+        "smile": measure_smile(edited),
+        "swap": measure_swap(edited),
+    }
+    kinds = ["real", "own", *(f"smile-{by}" for by in RAISED), "swapped"]
+    talking.draw_strips(edited.sets, kinds, edited.clips.names, options.out / "strips")
+    write_json(options.out / "results.json", found)
+    write_text(options.out / "table.md", table(found))
+    print(table(found))
+
+
+if __name__ == "__main__":
+    main()
