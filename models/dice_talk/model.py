@@ -33,7 +33,7 @@ from ..diffusion.conditions import branch_conditions, draw_conditions
 from ..diffusion.config import GuidanceConfig
 from ..diffusion.guidance import Branch, branch_weights, guided
 from ..diffusion.tensors import randn
-from ..diffusion.tiny_vae import TinyEncoders, add_vae_loss, vae_alone
+from ..diffusion.tiny_vae import TinyEncoders, add_vae_loss, arrival, departure, vae_alone
 from ..diffusion.windows import over_windows
 from .denoiser import Denoiser, DenoiserInputs
 from .denoiser_config import DiceTalkConfig
@@ -108,7 +108,7 @@ class DiceTalk(nn.Module):
             return add_vae_loss(zero, {}, self.encoders, batch, generator)
         given = prepare(batch, self.encoders, self.config)
         need(given, "latents", "audio", "mu", "mask", *(["emotion"] if self.head is not None else []))
-        latents: torch.Tensor = given["latents"]
+        latents = departure(self.encoders, given["latents"], given["reference"])
         prior = self._draw_prior(given, generator)
         if self.training and self.config.bank.mode == "bank":
             self.bank.reseed(prior)  # before the codes are part of this step's graph
@@ -180,7 +180,7 @@ class DiceTalk(nn.Module):
 
             return over_windows(window, x, step, self.config.windows)
 
-        return euler(denoise, noise, schedule(self.config.diffusion, steps))
+        return arrival(self.encoders, euler(denoise, noise, schedule(self.config.diffusion, steps)), reference)
 
     def render(self, latents: torch.Tensor, encoders: Encoders | None = None) -> torch.Tensor:
         """Latents (B, F, 4, h, w) to uint8 RGB (B, 2F - 1, H, W, 3) at 25 frames a second.

@@ -82,6 +82,11 @@ class VaeConfig:
     channels: int = chosen(128, "base", "width of the first level; tiny: of all")
     scale: float = chosen(0.18215, "base", "factor on latents that are denoised; tiny measures its own")
     scaled_reference: bool = chosen(False, "base: its pipeline concatenates unscaled latents", "scale the reference's")
+    residual: bool = chosen(
+        False,
+        "ours, tiny only: a denoiser that has seen little learns what moves sooner than what stays",
+        "denoise what differs from the portrait's latent; guidance then knows the portrait in every branch",
+    )
     kl_weight: float = chosen(1e-4, "ours, tiny only", "of the divergence from a standard normal")
     momentum: float = chosen(0.05, "ours, tiny only", "of the running standard deviation of latents")
     alone_steps: int = chosen(0, "ours, tiny only", "first batches of training, which train the VAE alone")

@@ -5,12 +5,17 @@ trained and run on a CPU without any downloaded weights. Pictures of 64 to 128 p
 
 The VAE is a block cosine transform, cut off at the latent's channels, and networks that learn what to add to it. A
 handful of minutes on a CPU teaches a network alone no sharp picture (7 clips, 600 steps: FVD 628 of its pictures
-against the filmed ones), and the transform is one before the first step (24 channels for 4 x 4 pixels: 16).
+against the filmed ones), and the transform is one before the first step (16 channels for 4 x 4 pixels: 64).
+
+Each channel has a standard deviation of its own, fine patterns a small one. All are brought to the denoiser's, or what
+it leaves of the noise would be as strong in fine patterns as in coarse ones. With `residual` it does not make pictures
+but what changes of the portrait (`departure`), which is little and has a spread of its own.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -75,10 +80,12 @@ class Residual(nn.Module):
 class TinyVae(nn.Module):
     """Pictures (N, 3, H, W) in [-1, 1] to a Gaussian over latents (N, C, H / 2^k, W / 2^k) and back.
 
-    The denoiser wants latents of a known spread, and while the VAE learns theirs changes: `spread` follows it.
+    The denoiser wants latents of a known spread, and while the VAE learns theirs changes: `spread` (C,) follows it, and
+    `change` (C,) that of differences from the portrait; both are roots of mean squares.
     """
 
     spread: torch.Tensor
+    change: torch.Tensor
     steps: torch.Tensor
     cosines: torch.Tensor
 
@@ -109,7 +116,8 @@ class TinyVae(nn.Module):
             nn.PixelShuffle(2),
         )
         self._start_at_the_transform(latent_channels)
-        self.register_buffer("spread", torch.ones(()))
+        self.register_buffer("spread", torch.ones(latent_channels))
+        self.register_buffer("change", torch.ones(latent_channels))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))  # batches of training, a part of checkpoints
 
     def _start_at_the_transform(self, latent_channels: int) -> None:
@@ -132,8 +140,21 @@ class TinyVae(nn.Module):
 
     @property
     def scale(self) -> torch.Tensor:
-        """The factor that gives latents the standard deviation `target`."""
-        return self.target / self.spread
+        """The factors (C, 1, 1) that give each channel the standard deviation `target`."""
+        return (self.target / self.spread)[:, None, None]
+
+    @property
+    def magnified(self) -> torch.Tensor:
+        """How much further the differences from the portrait have to be scaled, (C, 1, 1)."""
+        return (self.spread / self.change)[:, None, None]
+
+    def departure(self, latents: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+        """What is denoised, of scaled latents (B, F, C, h, w) and the portrait's (B, C, h, w)."""
+        return (latents - reference[:, None]) * self.magnified if self.config.residual else latents
+
+    def arrival(self, departure: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+        """Scaled latents from what was denoised, see `departure`."""
+        return departure / self.magnified + reference[:, None] if self.config.residual else departure
 
     def moments(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and log variance of the unscaled latents."""
@@ -152,36 +173,46 @@ class TinyVae(nn.Module):
         """Scaled latents to pictures, not clamped."""
         return self.pictures(latents / self.scale)
 
-    def pictures(self, latents: torch.Tensor) -> torch.Tensor:
-        """Unscaled latents to pictures, not clamped."""
+    def pictures(
+        self, latents: torch.Tensor, decoder: Callable[[torch.Tensor], torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        """Unscaled latents to pictures, not clamped; `decoder` in the own one's place, say one that does not learn."""
         with whole_precision(latents):
             latents = latents.to(self.cosines)
-            return F.conv_transpose2d(latents, self.cosines, stride=self.cosines.shape[-1]) + self.decoder(latents)
+            plain = F.conv_transpose2d(latents, self.cosines, stride=self.cosines.shape[-1])
+            return plain + (decoder or self.decoder)(latents)
 
     @torch.no_grad()
-    def follow(self, latents: torch.Tensor) -> None:
-        """Moves `spread` towards the standard deviation of unscaled latents, and counts the batch."""
+    def follow(self, latents: torch.Tensor, portrait: torch.Tensor) -> None:
+        """Moves `spread` and `change` towards those of unscaled latents (B, F, C, h, w), and counts the batch.
+
+        Args:
+            portrait: unscaled latents of the portraits, (B, C, h, w).
+        """
         self.steps += 1
-        self.spread.lerp_(latents.std().clamp_min(1e-3), self.config.momentum)
+        for kept, values in ((self.spread, latents), (self.change, latents - portrait[:, None])):
+            now = values.square().mean((0, 1, 3, 4)).sqrt().clamp_min(1e-3)
+            kept.lerp_(now, max(self.config.momentum, 1 / float(self.steps)))
 
 
 def vae_loss(
-    vae: TinyVae, pictures: torch.Tensor, generator: torch.Generator | None
+    vae: TinyVae, pictures: torch.Tensor, portrait: torch.Tensor, generator: torch.Generator | None
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Mean absolute error of the reconstruction from a sampled latent, and the divergence from a standard normal.
 
     Args:
-        pictures: (N, 3, H, W) in [-1, 1].
+        pictures: (B, F, 3, H, W) in [-1, 1].
+        portrait: (B, 3, H, W), which the latents' spread is taken from too.
 
     Returns:
         reconstruction + kl_weight x kl, and both of them.
     """
-    mean, log_variance = vae.moments(pictures)
+    mean, log_variance = vae.moments(pictures.flatten(0, 1))
     latents = mean + (log_variance / 2).exp() * randn(mean, generator)
-    reconstruction = (vae.pictures(latents) - pictures).abs().mean()
+    reconstruction = (vae.pictures(latents) - pictures.flatten(0, 1)).abs().mean()
     kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
     if vae.training:
-        vae.follow(mean.detach())
+        vae.follow(mean.detach().unflatten(0, pictures.shape[:2]), vae.encode(portrait, scaled=False).detach())
     return reconstruction + vae.config.kl_weight * kl, {"reconstruction": reconstruction.detach(), "kl": kl.detach()}
 
 
@@ -190,7 +221,7 @@ class TinyEncoders(nn.Module):
 
     Args:
         latent_channels: of a latent.
-        target: standard deviation of scaled latents.
+        target: standard deviation of each channel of scaled latents.
         width: of the portrait's embedding.
     """
 
@@ -237,5 +268,15 @@ def add_vae_loss(
     """A step's loss and its parts with the VAE's own loss, where there is one that is trained still."""
     if encoders is None or "pictures" not in given or encoders.vae.done:
         return total, parts
-    loss_vae, numbers = vae_loss(encoders.vae, given["pictures"].flatten(0, 1), generator)
+    loss_vae, numbers = vae_loss(encoders.vae, given["pictures"], given["portrait"], generator)
     return total + loss_vae, parts | numbers
+
+
+def departure(encoders: TinyEncoders | None, latents: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """What is denoised: the latents themselves but for a small VAE that says otherwise."""
+    return latents if encoders is None else encoders.vae.departure(latents, reference)
+
+
+def arrival(encoders: TinyEncoders | None, found: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """Latents from what was denoised, see `departure`."""
+    return found if encoders is None else encoders.vae.arrival(found, reference)

@@ -240,7 +240,7 @@ class DropsConfig:
 
 
 def _tiny_vae() -> VaeConfig:
-    return VaeConfig(kind="tiny", downsamples=2, channels=32, scaled_reference=True)
+    return VaeConfig(kind="tiny", downsamples=2, channels=32, scaled_reference=True, residual=True)
 
 
 @dataclass(frozen=True)
@@ -301,7 +301,7 @@ class MfEtalkConfig:
         """For a CPU: 64-pixel pictures, a VAE that is trained along, Whisper-tiny's states."""
         values: dict[str, Any] = {
             "unet": UNetConfig(
-                latent_channels=24, channels=(32, 64), heads=4, layers_per_block=1, cross_attention_dim=64
+                latent_channels=16, channels=(32, 64), heads=4, layers_per_block=1, cross_attention_dim=64
             ),
             "motion": MotionConfig(heads=4, frames=8),
             "audio": AudioConfig(kind="whisper", hidden=64, tokens=4, width=64),

@@ -27,7 +27,7 @@ from ..diffusion.conditions import branch_conditions, draw_conditions
 from ..diffusion.config import GuidanceConfig, WindowsConfig
 from ..diffusion.guidance import Branch, branch_weights, guided
 from ..diffusion.tensors import randn
-from ..diffusion.tiny_vae import TinyEncoders, add_vae_loss, vae_alone
+from ..diffusion.tiny_vae import TinyEncoders, add_vae_loss, arrival, departure, vae_alone
 from .au_guidance import AuGuidance, AuTokens
 from .batch import conditions_of, need, prepare
 from .chaining import clip_bounds, first_motion, next_motion
@@ -136,7 +136,7 @@ class MfEtalk(nn.Module):
             return add_vae_loss(batch["pictures"].new_zeros(()), {}, self.encoders, batch, generator)
         given = prepare(batch, encoders or self.encoders)
         need(given, "latents", *conditions_of(self.config))
-        clean: torch.Tensor = given["latents"]
+        clean = departure(self.encoders, given["latents"], given["reference"])
         keep = draw_conditions(len(clean), self.config.drops.of(self.config.stage), generator).to(clean.device)
         inputs = self._inputs(given, self._training_motion(given, generator), keep)
         noised = self._noised(clean, generator)
@@ -192,10 +192,14 @@ class MfEtalk(nn.Module):
         frames = torch.tensor(looked_at(noised.clean.shape[1], settings), device=low.device)
         estimate = self.training_noise.clean(noised.x, velocity, noised.step)
         mask = given["mask"].expand(-1, noised.clean.shape[1], -1, -1, -1)[low][:, frames].flatten(0, 1)
+
+        def whole(latents: torch.Tensor) -> torch.Tensor:
+            return arrival(self.encoders, latents[low][:, frames], given["reference"][low])
+
         with torch.no_grad():
-            true = encoders.decode(noised.clean[low][:, frames].flatten(0, 1))
+            true = encoders.decode(whole(noised.clean).flatten(0, 1))
             target = judge(crop_by_mask(true, mask, judge.size))
-        made = decode_through(encoders, estimate[low][:, frames].flatten(0, 1))
+        made = decode_through(encoders, whole(estimate).flatten(0, 1))
         # The mean over all clips: a batch in which few are low counts for less.
         losses = consistency(judge(crop_by_mask(made, mask, judge.size)), target, settings)
         share = low.float().mean()
@@ -234,7 +238,8 @@ class MfEtalk(nn.Module):
                 branch: self._branch(part, known, branch, weights or {}) for branch in branch_weights(guidance)
             }
             shape = given["reference"][:, None].expand(-1, end - start, -1, -1, -1)
-            made.append(self._denoised(randn(shape, generator), inputs, guidance, count))
+            found = self._denoised(randn(shape, generator), inputs, guidance, count)
+            made.append(arrival(self.encoders, found, given["reference"]))
             motion = next_motion(motion, made[-1])
         return torch.cat(made, 1)
 

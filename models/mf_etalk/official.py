@@ -81,7 +81,7 @@ def decode_through(encoders: Encoders, latents: torch.Tensor) -> torch.Tensor:
     if isinstance(encoders, FrozenEncoders):
         return encoders.vae.decode(latents / LATENT_SCALE).sample
     if isinstance(encoders, TinyEncoders):
-        decoder = encoders.vae.decoder
-        fixed = {name: value.detach() for name, value in decoder.named_parameters()}
-        return functional_call(decoder, fixed, (latents / encoders.vae.scale,))
+        vae = encoders.vae
+        fixed = {name: value.detach() for name, value in vae.decoder.named_parameters()}
+        return vae.pictures(latents / vae.scale, lambda given: functional_call(vae.decoder, fixed, (given,)))
     raise InputError(f"{type(encoders).__name__} does not pass gradients")

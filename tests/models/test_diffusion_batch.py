@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ from talkforge.models.diffusion.tiny_vae import (
     TinyEncoders,
     TinyVae,
     add_vae_loss,
+    arrival,
     block_cosines,
+    departure,
     vae_alone,
     vae_loss,
 )
@@ -128,15 +131,38 @@ def test_the_vae_keeps_whole_precision_under_autocast() -> None:
 @torch.no_grad()
 def test_the_tiny_vae_reconstructs_shapes_and_follows_its_spread() -> None:
     torch.manual_seed(0)
-    vae, pictures = TinyVae(CONFIG, 4, 0.5), torch.rand(3, 3, 32, 32) * 2 - 1
+    vae, pictures = TinyVae(replace(CONFIG, residual=True), 4, 0.5), torch.rand(3, 2, 3, 32, 32) * 2 - 1
+    portrait = pictures[:, 0] / 2
     for _ in range(200):
-        vae.follow(vae.encode(pictures, scaled=False))
-    assert float(vae.encode(pictures).std()) == pytest.approx(0.5, rel=1e-2)
-    assert vae.decode(vae.encode(pictures)).shape == pictures.shape
+        vae_loss(vae.train(), pictures, portrait, seeded())
+    latents = vae.encode(pictures.flatten(0, 1)).unflatten(0, (3, 2))
+    assert latents.square().mean((0, 1, 3, 4)).sqrt() == pytest.approx(torch.full((4,), 0.5), rel=1e-2)
+    reference = vae.encode(portrait)
+    change = departure_of(vae, latents, reference)
+    assert change.square().mean((0, 1, 3, 4)).sqrt() == pytest.approx(torch.full((4,), 0.5), rel=1e-2)
+    torch.testing.assert_close(vae.arrival(change, reference), latents)
+    assert not change.isclose(latents).any(1).all()
+    assert vae.decode(vae.encode(portrait)).shape == portrait.shape
     vae.eval()
-    before = vae.spread.clone()
-    vae_loss(vae, pictures, seeded())
-    assert torch.equal(vae.spread, before)
+    before = vae.spread.clone(), vae.change.clone()
+    vae_loss(vae, pictures, portrait, seeded())
+    assert torch.equal(vae.spread, before[0]) and torch.equal(vae.change, before[1])
+
+
+def departure_of(vae: TinyVae, latents: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """Through an encoders' module; without one, and without `residual`, latents are what is denoised."""
+    encoders = TinyEncoders(vae.config, 4, 0.5, 8)
+    encoders.vae = vae
+    assert departure(None, latents, reference) is latents is arrival(None, latents, reference)
+    plain = TinyEncoders(CONFIG, 4, 0.5, 8)
+    assert departure(plain, latents, reference) is latents is arrival(plain, latents, reference)
+    return departure(encoders, latents, reference)
+
+
+def test_a_still_portrait_departs_from_itself_by_nothing() -> None:
+    vae = TinyVae(replace(CONFIG, residual=True), 4, 0.5)
+    reference = torch.randn(2, 4, 8, 8, generator=seeded())
+    assert not vae.departure(reference[:, None].expand(-1, 3, -1, -1, -1), reference).any()
 
 
 def test_the_vaes_divergence_is_that_of_gaussians() -> None:
@@ -144,13 +170,13 @@ def test_the_vaes_divergence_is_that_of_gaussians() -> None:
     vae = TinyVae(CONFIG, 4, 0.5).eval()
     moments = torch.tensor(0.6), torch.tensor(2.0).log()
     vae.moments = lambda pictures: tuple(value.expand(3, 4, 8, 8) for value in moments)  # type: ignore[method-assign]
-    _, parts = vae_loss(vae, torch.zeros(3, 3, 32, 32), seeded())
+    _, parts = vae_loss(vae, torch.zeros(3, 1, 3, 32, 32), torch.zeros(3, 3, 32, 32), seeded())
     assert float(parts["kl"]) == pytest.approx((0.36 + 2 - 1 - 0.6931472) / 2, rel=1e-5)
 
 
 def test_the_vaes_loss_is_added_while_it_learns() -> None:
     torch.manual_seed(0)
-    batch = {"pictures": torch.rand(1, 2, 3, 32, 32) * 2 - 1}
+    batch = {"pictures": torch.rand(1, 2, 3, 32, 32) * 2 - 1, "portrait": torch.rand(1, 3, 32, 32) * 2 - 1}
     one = torch.ones(())
     alone = TinyEncoders(VaeConfig(kind="tiny", downsamples=2, channels=16, alone_steps=1, joint=False), 4, 1.0, 8)
     assert vae_alone(alone, training=True) and not vae_alone(alone, training=False)

@@ -13,9 +13,10 @@ from talkforge.core.asset_store import AssetStore
 from talkforge.core.errors import InputError, WeightsMissing
 from talkforge.core.weights import CONFIGS
 from talkforge.models import hsemotion, mini_xception
+from talkforge.models.diffusion.tiny_vae import TinyEncoders
 from talkforge.models.hsemotion import HSEmotion
 from talkforge.models.mf_etalk import emotion_loss
-from talkforge.models.mf_etalk.config import EmotionLossConfig
+from talkforge.models.mf_etalk.config import EmotionLossConfig, MfEtalkConfig
 from talkforge.models.mf_etalk.emotion_loss import (
     Expression,
     ExpressionJudge,
@@ -24,8 +25,9 @@ from talkforge.models.mf_etalk.emotion_loss import (
     load_judge,
     looked_at,
 )
+from talkforge.models.mf_etalk.official import decode_through
 from talkforge.models.mini_xception import MiniXception
-from talkforge.tests.models.dice_talk_cases import one_thread
+from talkforge.tests.models.dice_talk_cases import one_thread, unzero
 from talkforge.tests.models.reference import random_state
 from talkforge.tests.models.test_mf_cases import seeded
 
@@ -173,3 +175,17 @@ def test_a_file_of_hsemotion_comes_first(tmp_path: Path) -> None:
     path.parent.mkdir(parents=True)
     torch.save(HSEmotion("b0").state_dict(), path)
     assert load_judge(LOSS, store).name == "hsemotion"
+
+
+def test_a_small_vae_passes_gradients_and_does_not_learn() -> None:
+    """The same pictures as `decode`, its transform and its networks."""
+    torch.manual_seed(0)
+    encoders = TinyEncoders(MfEtalkConfig.tiny().tiny_vae, 4, 1.0, 8)
+    unzero(encoders.vae)
+    encoders.vae.spread.fill_(3.0)
+    latents = torch.randn(2, 4, 8, 8, generator=seeded(), requires_grad=True)
+    made = decode_through(encoders, latents)
+    torch.testing.assert_close(made, encoders.decode(latents.detach()))
+    made.sum().backward()
+    assert latents.grad is not None and bool(latents.grad.any())
+    assert all(parameter.grad is None for parameter in encoders.parameters())
