@@ -206,3 +206,17 @@ def test_windows_take_their_own_frames_conditions(masks: int) -> None:
     wanted = inputs.mask if masks == 1 else torch.stack([inputs.mask[:, 4], inputs.mask[:, 0]], 1)
     assert torch.equal(found.mask, wanted)
     assert found.emotion is inputs.emotion
+
+
+def test_a_small_vae_may_have_only_differences_denoised() -> None:
+    """A denoiser that says "no difference" gives the portrait, whatever the noise; the loss is that of the change."""
+    config = replace(CONFIG, vae=replace(CONFIG.vae, residual=True))
+    model, batch = build(config).eval(), a_batch(config)
+    model._predict = lambda x, sigma, inputs: (torch.zeros_like(x), x)  # type: ignore[method-assign]
+    found = model.sample(batch, seeded(), steps=2)
+    reference = prepare(batch, model.encoders, config)["reference"]
+    torch.testing.assert_close(found, reference[:, None].expand_as(found))
+    still = batch | {"pictures": batch["portrait"][:, None].expand_as(batch["pictures"])}
+    model.head = None
+    assert float(model.training_loss(still, seeded())[1]["denoise"]) == 0
+    assert float(model.training_loss(batch, seeded())[1]["denoise"]) > 0

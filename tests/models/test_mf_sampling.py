@@ -125,3 +125,14 @@ def test_decoding_needs_encoders() -> None:
     network.encoders = None
     with pytest.raises(InputError, match="decoding needs encoders"):
         network.render(torch.zeros(1, 1, 4, 8, 8))
+
+
+def test_a_small_vae_may_have_only_differences_denoised() -> None:
+    """A denoiser that finds no difference gives the portrait in each clip of the chain."""
+    config = small(tiny_vae=replace(small().tiny_vae, residual=True))
+    model = build(config)
+    model._denoised = lambda noise, *rest: torch.zeros_like(noise)  # type: ignore[method-assign]
+    batch = a_batch(config, frames=6)
+    found = model.sample({k: v for k, v in batch.items() if k not in ("pictures", "motion")}, seeded(), steps=1)
+    reference = prepare(batch, model.encoders)["reference"]
+    torch.testing.assert_close(found, reference[:, None].expand_as(found))
