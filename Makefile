@@ -6,6 +6,8 @@ PYTHON ?= $(firstword $(shell command -v python3.11 python3 2>/dev/null))
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 STAMP := .venv/.setup-done
+# make eval FAIL_IF='copy/fvd>100 warp/av_sync<0.3'   (docs/ci.md)
+GATES = $(foreach gate,$(FAIL_IF),--fail-if '$(gate)')
 OPENCV := opencv-python opencv-contrib-python opencv-python-headless opencv-contrib-python-headless
 
 help: ## show this list
@@ -29,7 +31,7 @@ assets: $(STAMP)
 	@$(BIN)/talkforge weights pull --preset ci --samples >/dev/null
 
 eval: setup ## score three built-in methods on sample clips of a talking person; results in runs/eval/
-	$(BIN)/talkforge benchmark --real samples --methods copy,warp,still --out runs/eval
+	$(BIN)/talkforge benchmark --real samples --methods copy,warp,still --out runs/eval $(GATES)
 
 test: setup ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile

@@ -1,7 +1,7 @@
 """The command `talkforge`. Rooms are imported inside commands, so that `--help` answers at once.
 
-Exit codes: 0 done; 1 some clips were rejected and --strict was given; 2 bad arguments or input, one line on stderr;
-3 interrupted, resumable.
+Exit codes: 0 done; 1 ran and is not accepted: some clips were rejected and --strict was given, or a gate (--fail-if)
+failed; 2 bad arguments or input, one line on stderr; 3 interrupted, resumable.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ import click
 from .commands.auditing import audit
 from .commands.base import JSON, Group
 from .commands.data import build, serve, status
+from .commands.gates import gate, history
 from .commands.generation import generate, priors, testset
+from .commands.methods import methods
 from .commands.scoring import benchmark, eval_command, leaderboard
 from .commands.training import train
 from .commands.weights import weights
+from .core.children import end_all
 from .core.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, TalkForgeError
 from .core.terminal import say, table
 
@@ -67,8 +70,11 @@ for _command in (
     eval_command,
     benchmark,
     leaderboard,
+    gate,
+    history,
     audit,
     generate,
+    methods,
     priors,
     testset,
     weights,
@@ -87,6 +93,7 @@ def main() -> NoReturn:
         code = cli.main(prog_name="talkforge", standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
         say("talkforge: interrupted; run the same command again to go on")
+        end_all()
         # Rows and reports appear whole or not at all: threads that are under way need not be waited for.
         os._exit(EXIT_INTERRUPTED)
     except click.ClickException as error:

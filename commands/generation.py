@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from ..core.errors import EXIT_OK, EXIT_REJECTS
-from ..core.terminal import say, table
+from ..core.terminal import listed, say, table
 from .base import FILE, FOLDER, JSON, Group
 
 BY = click.Choice(["emotion", "clip"])
@@ -30,11 +30,19 @@ SOURCES = ("portrait", "audio", "emotion", "emotion_video")
 @click.option(
     "--priors", type=click.Path(path_type=Path), help="dice-talk: file of named priors.  [default: the run's]"
 )
-@click.option("--seed", type=click.IntRange(0), help="dice-talk, mf-etalk: of the noise.  [default: 0]")
+@click.option("--seed", type=click.IntRange(0), help="Of the noise, for methods that have any.  [default: 0]")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Any option of the method, e.g. steps=10.")
 @click.option(
     "--workers", type=click.IntRange(1), help="Threads, on a CPU each with its own model.  [default: one a core]"
 )
+@click.option(
+    "--runner",
+    type=click.Choice(["local", "dask", "ray"]),
+    default="local",
+    show_default=True,
+    help="Where items are made; on a cluster, methods that hold no network, as the published ones.",
+)
+@click.option("--address", help="Of a Dask or Ray cluster that is there already; its machines need the same paths.")
 @click.option("--no-prefect", is_flag=True, help="Run in this process alone, without Prefect.")
 @click.option("--strict", is_flag=True, help="Exit with 1 when any item gave no video.")
 @click.option("--dry-run", is_flag=True, help="Say what would be made; write nothing.")
@@ -47,13 +55,17 @@ def generate(
     seed: int | None,
     overrides: tuple[str, ...],
     workers: int | None,
+    runner: Any,
+    address: str | None,
     no_prefect: bool,
     strict: bool,
     dry_run: bool,
     as_json: bool,
     **source: Any,
 ) -> None:
-    """Makes videos with METHOD (copy, still, warp, dice-talk, mf-etalk).
+    """Makes videos with METHOD: copy, still, warp, dice-talk, mf-etalk, a published one, or an adapter file.
+
+    Published methods run by their own programs: talkforge methods list.
 
     \b
     talkforge generate warp --portrait face.png --audio speech.wav --out out.mp4
@@ -61,11 +73,13 @@ def generate(
     talkforge generate dice-talk --run runs/dice --portrait face.png --audio speech.wav --emotion happy --out out.mp4
     talkforge generate dice-talk --run runs/dice --testset set.yaml --out videos --set guidance.conditions=4
     talkforge generate mf-etalk --run runs/mf --portrait face.png --audio speech.wav --out out.mp4 --set au.AU12=0.5
+    talkforge generate sadtalker --testset set.yaml --out videos/sadtalker --set seconds=1800
+    talkforge generate ./mine.yaml --testset set.yaml --out videos/mine --runner ray --address host:6379
     """
     from ..flows.generate import generate as run_generate
-    from ..flows.generate import generate_one, item_of, items_of, open_method, plan
+    from ..flows.generate import generate_one, item_of, items_of, open_method, plan, takes_both
 
-    if source["emotion"] and source["emotion_video"]:
+    if source["emotion"] and source["emotion_video"] and not takes_both(method):
         raise click.UsageError("give --emotion or --emotion-video, not both")
     one = source["testset"] is None and source["real"] is None
     if not one:
@@ -87,7 +101,8 @@ def generate(
     from ..flows.engine import default_workers
 
     threads = workers or default_workers()
-    done = run_generate(method, items, out, workers=threads, use_prefect=not no_prefect, opened=opened)
+    where = {"use_prefect": not no_prefect, "runner": runner, "address": address}
+    done = run_generate(method, items, out, workers=threads, opened=opened, **where)
     failed = [item for item in done if item.reason]
     for item in failed:
         say(f"no video for {item.id}: {item.reason}: {item.message}")
@@ -152,18 +167,31 @@ def testset() -> None:
 
 
 @testset.command()
-@click.option("--protocol", required=True, help="mead-dice: neutral portrait, the same person's emotional clips.")
-@click.option("--data", type=FOLDER, required=True, help="Folder of a build.")
+@click.option("--protocol", required=True, help="mead-dice, hdtf or out-of-domain; see above.")
+@click.option("--data", type=FOLDER, help="Folder of a build; out-of-domain: of clips that show --emotions.")
 @click.option("--split", default="test", show_default=True, help="Of the build; people whom no training has seen.")
-@click.option("--limit", type=click.IntRange(1), help="Clips of each person and emotion.  [default: all]")
+@click.option(
+    "--limit", type=click.IntRange(1), help="Clips of each person and emotion, of each video, or of each portrait."
+)
+@click.option("--count", type=click.IntRange(1), help="hdtf: videos, out-of-domain: portraits; drawn by --seed.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of what is drawn.")
+@click.option("--portraits", type=FOLDER, help="out-of-domain: images, or clips whose first frame is taken.")
+@click.option("--sounds", type=FOLDER, help="out-of-domain: sound files, or clips with sound.")
+@click.option("--emotions", help="out-of-domain: comma-separated; a video for each.  [default: none is asked for]")
 @click.option("--out", type=FILE, required=True, help="YAML file; its paths are relative to it.")
-def make(protocol: str, data: Path, split: str, limit: int | None, out: Path) -> None:
-    """Writes the test set of a protocol over a build, frozen by the sha256 of its files.
+def make(protocol: str, data: Path | None, out: Path, emotions: str | None, **options: Any) -> None:
+    """Writes the test set of a protocol, frozen by the sha256 of its files.
 
     \b
+    mead-dice      a person's neutral portrait, with each of the same person's emotional clips
+    hdtf           each clip drives its own first frame, and is its own emotion
+    out-of-domain  portraits crossed with sounds; there are no real clips
+    \b
     talkforge testset make --protocol mead-dice --data data/mead --out sets/mead_dice.yaml
+    talkforge testset make --protocol hdtf --data data/hdtf --count 20 --out sets/hdtf.yaml
+    talkforge testset make --protocol out-of-domain --portraits faces --sounds speech --limit 1 --out sets/ood.yaml
     """
     from ..flows.testsets import make_testset
 
-    count = make_testset(protocol, data, out, split=split, limit=limit)
+    count = make_testset(protocol, data, out, emotions=tuple(listed(emotions) or ()), **options)
     say(f"{count} items: {out}")

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.errors import InputError
 from ..core.shards import write_json, write_text
-from ..reports.comparison import render_comparison_html, render_comparison_markdown
+from ..reports.comparison import comparison_model, comparison_page
+from ..reports.comparison_markdown import HEAD, markdown_page
+from ..reports.drilldown_page import COMPARE
+from ..reports.latex import PREAMBLE
+from ..reports.leaderboard_data import CSV_HEAD, KIND, leaderboard_json, render_leaderboard_csv
+from ..reports.leaderboard_latex import render_leaderboard_latex
+from ..reports.leaderboard_published import corresponding
 from ..reports.published import PROTOCOL, load_published
 from ..reports.published_page import (
     published_json,
@@ -18,14 +24,20 @@ from ..reports.published_page import (
     render_published_latex,
     render_published_markdown,
 )
+from ..tasks.external import External
 from ..tasks.methods import TestItem
 from ..tasks.methods import methods as method_registry
+from .drilldown import write_drilldown
+from .drilldown_files import Videos
+from .drilldown_methods import page_folder
 from .engine import run
 from .evaluate import EvalConfig, Outcome, current, evaluate, read_results
-from .generate import Generated, generate, is_current, items_from_clips
+from .generate import Generated, generate, is_current, items_from_clips, method_of
+from .leaderboard import pairing, scored_runs
 
 VIDEOS = "_videos"
-PAGE_MARKS = ('content="TalkForge"', "# Comparison of methods", PROTOCOL)
+CLIPS = "_clips"  # pages of single clips
+PAGE_MARKS = ('content="TalkForge"', f"# {HEAD}", PREAMBLE, ",".join(CSV_HEAD), f'"kind": "{KIND}"', PROTOCOL)
 PUBLISHED = {
     "index.html": render_published_html,
     "leaderboard.md": render_published_markdown,
@@ -78,13 +90,16 @@ def check_methods(methods: Sequence[str]) -> None:
         plain = [one.id for one in method_registry.all() if not one.options]
         raise InputError("no method is named", hint=f"methods: {', '.join(plain)}")
     for method in methods:
-        if method_registry.get(method).options:
+        chosen = method_of(method)
+        if chosen.options and not isinstance(chosen, External):
             text = f"method {method} needs options, which benchmark has none of"
             raise InputError(text, hint="use talkforge generate, then talkforge eval")
 
 
 def _is_done(base: EvalConfig, method: str, items: Sequence[TestItem]) -> bool:
-    made = all(is_current(method_registry.get(method), base.out / VIDEOS / method, item) for item in items)
+    chosen, videos = method_of(method), base.out / VIDEOS / method
+    opened = chosen.open()  # once, not once an item: an external method asks for its version
+    made = all(is_current(chosen, videos, item, opened) for item in items)
     return made and current(_config(base, method)) is not None
 
 
@@ -109,14 +124,48 @@ def _body(base: EvalConfig, methods: Sequence[str], items: Sequence[TestItem]) -
     return Benchmark(outcomes, failed, fresh)
 
 
-def write_comparison(out: Path, outcomes: Sequence[Outcome]) -> None:
-    """Writes `index.html` and its Markdown twin over finished evaluations."""
-    for name in ("index.html", "leaderboard.md"):
+def write_comparison(
+    out: Path,
+    outcomes: Sequence[Outcome],
+    *,
+    links: Mapping[str, str] | None = None,
+    published: bool = True,
+    pair_distances: bool = False,
+    videos: Videos | None = "link",
+) -> None:
+    """Writes `index.html` over finished evaluations, its Markdown twin, and the same as LaTeX, CSV and JSON.
+
+    Args:
+        links: for a method the page that its name leads to, relative to `out`; its clips' page where none is given.
+        published: add what papers print for the same metrics, in tables of their own.
+        pair_distances: draw clips jointly also for metrics that are no mean of their clips, from stored features;
+            long work for many clips.
+        videos: how pages of single clips have their videos; None: no such pages, names lead to the runs' reports.
+
+    Raises:
+        InputError: a file that is not ours is in the way, or a run's details cannot be read.
+        ConfigError: see `comparison.comparison_model`.
+    """
+    for name in (*PUBLISHED, "leaderboard.json"):
         check_page(out / name)
-    links = {one.results["method"]: Path(os.path.relpath(one.out, out)).as_posix() + "/report.html" for one in outcomes}
-    runs = [one.results for one in outcomes]
-    write_text(out / "index.html", render_comparison_html(runs, links))
-    write_text(out / "leaderboard.md", render_comparison_markdown(runs, links))
+    reports = {one.results["method"]: one.out / "report.html" for one in outcomes}
+    there = {method: Path(os.path.relpath(path, out)).as_posix() for method, path in reports.items() if path.is_file()}
+    pages = {} if videos is None else {method: f"{CLIPS}/{page_folder(method)}/index.html" for method in reports}
+    hrefs = there | pages | dict(links or {})
+    runs = scored_runs(outcomes)
+    facts = {method: run.facts() for method, run in runs.items()}
+    evidence = pairing(runs) if pair_distances else None
+    model = comparison_model([one.results for one in outcomes], hrefs, facts, evidence)
+    families = {family for board in model.boards for family in board.families}
+    tables = corresponding(load_published(), families) if published else []
+    if videos is not None:
+        write_drilldown([one.out for one in outcomes], out / CLIPS, videos=videos, index="../index.html")
+    compared = f"{CLIPS}/{COMPARE}" if len(pages) > 1 else None
+    write_text(out / "index.html", comparison_page(model, tables, clips=compared))
+    write_text(out / "leaderboard.md", markdown_page(model, tables))
+    write_text(out / "leaderboard.tex", render_leaderboard_latex(model, tables))
+    write_text(out / "leaderboard.csv", render_leaderboard_csv(model, tables))
+    write_json(out / "leaderboard.json", leaderboard_json(model, tables))
 
 
 def write_published(out: Path) -> None:

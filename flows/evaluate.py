@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ..core.config import Config, digest
 from ..core.counters import Counters
@@ -29,14 +29,20 @@ from ..tasks.features import FeatureStore
 from .against import Measurement, OtherRun, differences, open_run
 from .engine import Engine, default_workers, run
 from .pairs import Match, MatchedClip, match_folders
+from .reference import without_reference
 
 SHARD_CLIPS = 4  # at most
 OWN_FILES = {"config.yaml", "details", "report.html", "report.md", "results.json"}
 REPORT_EXTRACTORS = ("strip",)
+ALONE = {"pairing": "none: there are no real clips"}
 
 
 class EvalConfig(Config):
-    """What to evaluate, and how. Paths do not enter the digest; what defines the numbers does."""
+    """What to evaluate, and how. Paths do not enter the digest; what defines the numbers does.
+
+    Attributes:
+        reference: whether there are real clips; without any, `real` is not looked at and may be left out.
+    """
 
     real: Path
     generated: Path
@@ -46,6 +52,7 @@ class EvalConfig(Config):
     crop: Literal["face", "none"] = "face"
     manifest: Path | None = None
     against: Path | None = None
+    reference: bool = True
     bootstrap: int = Field(1000, ge=100)
     frechet_bootstrap: int = Field(200, ge=50)
     seed: int = Field(0, ge=0)
@@ -53,6 +60,12 @@ class EvalConfig(Config):
     device: str = "cpu"
     cache: Path | None = None
     prefect: bool = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_real(cls, data: dict[str, Any]) -> dict[str, Any]:
+        alone = data.get("reference") is False and "generated" in data
+        return {"real": data["generated"], **data} if alone else data
 
 
 @dataclass(frozen=True)
@@ -85,6 +98,8 @@ def plan(config: EvalConfig) -> Plan:
     if config.metrics is not None and not config.metrics:
         raise ConfigError("an empty list of metrics", hint="leave --metrics out for the default set")
     chosen = select(config.metrics)
+    if not config.reference:
+        chosen = without_reference(chosen, named=config.metrics is not None)
     missing = {
         metric.spec.id: message
         for metric in chosen
@@ -161,6 +176,8 @@ def _other(config: EvalConfig) -> OtherRun | None:
     """The run that this one is held against, when there is one."""
     if config.against is None:
         return None
+    if not config.reference:
+        raise ConfigError("--against pairs the clips of two runs by their real clips", hint="give --real DIR")
     return open_run(config.against, read_results(config.against), real=config.real, crop=config.crop)
 
 
@@ -223,7 +240,9 @@ def config_digest(config: EvalConfig, the_plan: Plan) -> str:
     settings = config.model_dump(mode="json", include={"method", "crop", "bootstrap", "frechet_bootstrap", "seed"})
     return digest(
         {
-            "settings": settings | {"crop_rule": CROP_RULES[config.crop], "device": config.device},
+            "settings": settings
+            | {"crop_rule": CROP_RULES[config.crop], "device": config.device}
+            | ({} if config.reference else {"reference": False}),
             "metrics": {m.spec.id: protocol(m, config.crop) for m in the_plan.metrics},
             "missing": sorted(the_plan.missing),
             "weights": {m.spec.id: weights_of(m) for m in the_plan.runnable},
@@ -283,7 +302,8 @@ def _body(
     with atomic_folder(config.out) as folder:
         config.write(folder / "config.yaml")
         clips = [
-            EvaluatedClip(c.clip_id, c.real_name, c.generated_name, p) for c, p in zip(match.clips, pairs, strict=True)
+            EvaluatedClip(c.clip_id, c.real_name if config.reference else None, c.generated_name, p)
+            for c, p in zip(match.clips, pairs, strict=True)
         ]
         write_run(folder, results, clips, by_id, {m.spec.id: m.spec for m in the_plan.metrics})
     return results
@@ -294,7 +314,8 @@ def _extracted(config: EvalConfig, the_plan: Plan, match: Match, engine: Engine)
     contents, counters = extract(config, the_plan, match, engine)
     counters.merge(compare(config, the_plan, match, contents, engine))
     store = FeatureStore(config.cache, config.crop)
-    return [_pair(store, contents, clip, the_plan) for clip in match.clips], counters
+    pairs = [_pair(store, contents, clip, the_plan) for clip in match.clips]
+    return [pair if config.reference else replace(pair, real=None) for pair in pairs], counters
 
 
 def extract(config: EvalConfig, the_plan: Plan, match: Match, engine: Engine) -> tuple[dict[str, str], Counters]:
@@ -357,7 +378,7 @@ def _result(metric: Metric, score: Score | None, the_plan: Plan, config: EvalCon
         "rejects": score.rejects if score else {"weights_missing": attempted},
         "weights": {} if missing else weights_of(metric),
         "comparable_with_papers": spec.comparable_with_papers,
-        "protocol": protocol(metric, config.crop),
+        "protocol": protocol(metric, config.crop) | ({} if config.reference else ALONE),
         "real_vs_real": score.real_vs_real if score else None,
         "reason": "weights_missing" if missing else score.reason if score else None,
         "hint": missing,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -12,17 +14,28 @@ from typing import Any
 from pydantic import Field
 
 from ..core.config import Config, digest, read_yaml, validate
-from ..core.errors import InputError, TalkForgeError, WeightsError
+from ..core.errors import ConfigError, InputError, TalkForgeError, WeightsError
 from ..core.hashing import file_sha256
 from ..core.lock import owned
 from ..core.shards import write_json
 from ..datasets.folder import scan_folder
 from ..datasets.video import FPS
+from ..tasks.external import External, method_named
 from ..tasks.methods import Method, Opened, TestItem, methods, read_sound
-from .engine import Engine, run
+from .engine import Engine, RunnerName, run
 
 Places = tuple[Path, Path]  # a video, and the file that says what it was made from
 ELSEWHERE = "give --out another place"
+
+
+def method_of(name: str) -> Method:
+    """A method by its name, or by one's own adapter file (*.yaml). Raises ConfigError: there is none."""
+    return method_named(name) or methods.get(name)
+
+
+def takes_both(name: str) -> bool:
+    """Whether a method may be told an emotion's name and shown a clip; built-in ones take one of the two."""
+    return isinstance(method_of(name), External)
 
 
 class TestSet(Config):
@@ -91,7 +104,7 @@ def item_of(
     method_id: str, out: Path, portrait: Path | None, audio: Path | None, emotion: str | None, clip: Path | None = None
 ) -> TestItem:
     """The item of one video from a portrait and a sound. Raises InputError when something is not given or not there."""
-    methods.get(method_id)
+    method_of(method_id)
     if portrait is None:
         raise InputError("no --portrait was given", hint="an image, or a clip whose first frame is taken")
     sound = audio or portrait
@@ -119,7 +132,7 @@ def generate_one(
         What the method raises.
     """
     item = item_of(method_id, out, portrait, audio, emotion, emotion_video)
-    method = methods.get(method_id)
+    method = method_of(method_id)
     return _made(method, opened or method.open(), item, _beside(out))
 
 
@@ -150,6 +163,8 @@ def generate(
     workers: int,
     use_prefect: bool,
     opened: Opened | None = None,
+    runner: RunnerName = "local",
+    address: str | None = None,
 ) -> list[Generated]:
     """Runs a method over items into `out/<id>.mp4`; an item whose inputs are unchanged is not made again.
 
@@ -157,19 +172,35 @@ def generate(
 
     Args:
         opened: the method with its options, see `Method.open`; None opens it without any.
+        runner, address: where items are made, see `engine.run`; on a cluster for methods that hold no network.
+
+    Raises:
+        ConfigError: a method that cannot be sent to a cluster.
     """
-    method = methods.get(method_id)
+    method = method_of(method_id)
     ready = opened or method.open()
+    if runner != "local":
+        _check_sendable(method, ready)
     with owned(out):
         done = run(
-            f"generate-{method_id}",
+            f"generate-{method.id}",
             partial(_all, method=method, opened=ready, items=items, out=out),
             workers=workers,
             use_prefect=use_prefect,
+            runner=runner,
+            address=address,
         )
         head = {"method": method.id, "version": method.version, **({"made_with": ready.facts} if ready.facts else {})}
         write_json(out / "generation.json", {**head, "items": _rows(done)})
     return done
+
+
+def _check_sendable(method: Method, opened: Opened) -> None:
+    try:
+        pickle.dumps(opened)
+    except (TypeError, pickle.PicklingError, AttributeError) as error:
+        hint = "leave --runner out: it holds its network in this process"
+        raise ConfigError(f"method {method.id} cannot be sent to a cluster", hint=hint) from error
 
 
 def plan(
@@ -180,7 +211,7 @@ def plan(
     Args:
         many: `out` is a folder of many videos, not the one video.
     """
-    method = methods.get(method_id)
+    method = method_of(method_id)
     ready = opened or method.open()
     rows = [_planned(method, ready, item, out, many=many) for item in items]
     return {"method": method.id, "version": method.version, "made_with": dict(ready.facts), "items": rows}
@@ -212,7 +243,8 @@ def generate_item(method: Method, out: Path, item: TestItem, opened: Opened | No
     except WeightsError:  # no item can do without them, so the run ends here with the way to get them
         raise
     except TalkForgeError as error:
-        return Generated(item.id, None, fresh=False, reason=error.reason, message=error.message)
+        facts = getattr(error, "facts", {})  # of the run, where another program failed
+        return Generated(item.id, None, fresh=False, reason=error.reason, message=error.message, facts=facts)
 
 
 def _made(method: Method, opened: Opened, item: TestItem, places: Places) -> Generated:
@@ -226,8 +258,18 @@ def _made(method: Method, opened: Opened, item: TestItem, places: Places) -> Gen
     if target.exists() and not marker.is_file():
         raise InputError(f"{target.name} is there already and was not made by this command", hint=ELSEWHERE)
     target.parent.mkdir(parents=True, exist_ok=True)
-    facts = dict(opened.make(item, target) or {})
-    write_json(marker, {"identity": identity, **({"facts": facts} if facts else {})})
+    started = time.monotonic()
+    try:
+        facts = dict(opened.make(item, target) or {})
+    except WeightsError:
+        raise
+    except TalkForgeError:
+        if marker.is_file():  # a video from other inputs, or by another version, which would be scored as this one's
+            target.unlink(missing_ok=True)
+            marker.unlink()
+        raise
+    facts = {"took_s": round(time.monotonic() - started, 3)} | facts
+    write_json(marker, {"identity": identity, "facts": facts})
     return Generated(item.id, target, fresh=True, facts=facts)
 
 
@@ -270,4 +312,4 @@ def _content(item: TestItem) -> dict[str, Any]:
 
 def open_method(method_id: str, overrides: Iterable[str] = (), **values: Any) -> Opened:
     """A method with the options of a command line; see `Method.open`."""
-    return methods.get(method_id).open(overrides, **values)
+    return method_of(method_id).open(overrides, **values)

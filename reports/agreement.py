@@ -1,11 +1,14 @@
-"""Which runs' numbers may stand in one column: the same metric id under the same protocol, weights, unit and direction.
+"""Which runs' numbers may stand in one column: the same metric id and version under the same protocol, weights, unit
+and direction.
 
 Two runs can carry the same metric id and still have measured different things (another crop, another weight file).
-Their numbers are never put in one column; `partition` keeps them apart and `differences` says where they part.
+Their numbers are never put in one column; `partition` keeps them apart and `differences` says where they part. That
+they were measured on the same real clips is looked at before, for all metrics at once: see `comparison_facts`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +17,8 @@ from typing import Any
 from .formatting import flat_items, is_number
 
 _DEFINING = ("protocol", "weights", "unit", "higher_is_better")
+# What older or other writers leave out, with what that means.
+_OPTIONAL = {"best_is_real": False, "version": None}
 _ABSENT = "absent"
 
 
@@ -27,7 +32,18 @@ class Measured:
     @property
     def key(self) -> str:
         """Equal for entries whose numbers may be compared."""
-        return json.dumps({name: self.result[name] for name in _DEFINING}, sort_keys=True, default=str)
+        return json.dumps(self.definition, sort_keys=True, default=str)
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """All that makes the number what it is; the versions of its extractors are part of the protocol."""
+        optional = {name: self.result.get(name, default) for name, default in _OPTIONAL.items()}
+        return {name: self.result[name] for name in _DEFINING} | optional
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the definition."""
+        return hashlib.sha256(self.key.encode("utf-8", "surrogatepass")).hexdigest()
 
     @property
     def scored(self) -> bool:
@@ -72,5 +88,4 @@ def _methods(group: Sequence[Measured]) -> str:
 
 
 def _definition(group: Sequence[Measured]) -> dict[str, str]:
-    result = next(entry.result for entry in group if entry.scored)
-    return dict(flat_items({name: result[name] for name in _DEFINING}))
+    return dict(flat_items(next(entry.definition for entry in group if entry.scored)))

@@ -97,14 +97,20 @@ def render_published_markdown(tables: Sequence[PublishedTable]) -> str:
     """The page's twin in Markdown."""
     page = MarkdownPage("Comparison of methods: published tables")
     page.text(f"{PROTOCOL[0].upper()}{PROTOCOL[1:]}: numbers as printed; none of them was measured here.")
-    for view in map(published_view, tables):
-        page.heading(escape(f"{view.table.source.key}: {view.table.caption}"))
-        titles = [f"{escape(title)} {sign}" for title, sign, _ in view.titles]
-        page.table([*map(escape, view.heads), *titles], list(_markdown_rows(view)), numbers=len(titles))
-        page.bullets(f"{escape(name)}: {escape(text)}" for name, text in view.facts)
+    for table in tables:
+        published_section(page, table)
     page.heading("One method, several numbers")
     page.bullets(map(escape, _differences(tables)))
     return page.render()
+
+
+def published_section(page: MarkdownPage, table: PublishedTable, *, level: int = 2) -> None:
+    """Adds one table under a heading of this level, with what must stand beside it."""
+    view = published_view(table)
+    page.heading(escape(f"{table.source.key}: {table.caption}"), level)
+    titles = [f"{escape(title)} {sign}" for title, sign, _ in view.titles]
+    page.table([*map(escape, view.heads), *titles], list(_markdown_rows(view)), numbers=len(titles))
+    page.bullets(f"{escape(name)}: {escape(text)}" for name, text in view.facts)
 
 
 def _markdown_rows(view: PublishedView) -> Iterator[list[str]]:

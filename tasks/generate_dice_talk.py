@@ -7,12 +7,13 @@ prior, or that of a clip by the training's embedder.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from pydantic import NonNegativeFloat, PositiveFloat
 
 from ..core.config import digest
 from ..core.errors import InputError, MediaError, NoFace
@@ -45,10 +46,14 @@ class DiceTalkOptions(TalkingOptions):
         priors: mean priors of emotions: an .npz of `talkforge priors`, or a folder of published .npy ones; None takes
             `priors.npz` of the run.
         prior: of an item that has both a clip and a name: "clip" embeds the clip, "mean" takes the named mean prior.
+        temperature: on the starting noise; None takes the training's.
+        sigma_max: noise level at the start; None takes the training's.
     """
 
     priors: Path | None = None
     prior: Literal["clip", "mean"] = "clip"
+    temperature: NonNegativeFloat | None = None
+    sigma_max: PositiveFloat | None = None
 
 
 METHODS = (
@@ -72,6 +77,13 @@ def open_method(options: DiceTalkOptions) -> Opened:
     return opened_run(DiceTalkMaker, options, "dice-talk", DiceTalkTrainConfig)
 
 
+def sampled(model: DiceTalkConfig, temperature: float | None, sigma_max: float | None) -> DiceTalkConfig:
+    """The configuration with another start of sampling, where one is given. Raises ConfigError where it cannot be."""
+    given = {"temperature": temperature, "sigma_max": sigma_max}
+    changes = {name: value for name, value in given.items() if value is not None}
+    return replace(model, diffusion=replace(model.diffusion, **changes))
+
+
 @dataclass
 class DiceTalkMaker(TalkingMaker[DiceTalkOptions, DiceTalkTrainConfig]):
     """Makes videos with one training's weights."""
@@ -82,8 +94,8 @@ class DiceTalkMaker(TalkingMaker[DiceTalkOptions, DiceTalkTrainConfig]):
 
     @property
     def config(self) -> DiceTalkConfig:
-        """The model's."""
-        return self.settings.model
+        """The model's, with the sampling that was asked for."""
+        return sampled(self.settings.model, self.options.temperature, self.options.sigma_max)
 
     @property
     def audio(self) -> AudioTokensConfig:
@@ -105,6 +117,8 @@ class DiceTalkMaker(TalkingMaker[DiceTalkOptions, DiceTalkTrainConfig]):
         linear = self.config.windows.interpolation == "linear"
         return {
             **self.shared_facts(self.config.diffusion.steps),
+            "temperature": self.config.diffusion.temperature,
+            "sigma_max": self.config.diffusion.sigma_max,
             "embedder_sha256": self._embedder_sha256(),
             "priors": sorted(self.known),
             "frames_between": "linear, from 12.5 to 25 a second" if linear else "none, 12.5 a second",

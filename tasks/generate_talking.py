@@ -171,7 +171,7 @@ class TalkingMaker(ABC, Generic[OptionsT, SettingsT]):
         }
 
     def states_of(self, sound: Path, frames: int) -> np.ndarray:
-        """Whisper's states of the sound, (steps x frames, L, D)."""
+        """The states of the sound that the training read, (steps x frames, L, D)."""
         spec, name = self.states
         states = features_of(ClipFile(sound, sound), [spec])[spec.id].array(name)
         shaped = states.reshape(len(states), self.audio.states, self.audio.state_width)

@@ -16,7 +16,7 @@ from ..core.errors import InputError
 from ..datasets.shards import ClipShards, read_info
 from ..models.diffusion.config import AudioTokensConfig
 from ..models.training.config import TrainConfig
-from .extractor import extractors
+from .extractor import ExtractorSpec, extractors
 from .recipe import column_name
 from .talking_batches import TalkingClips, TalkingWindows, collate, open_clips
 from .talking_groups import partners_of
@@ -39,7 +39,7 @@ class TalkingTrainConfig(TrainConfig):
     """Settings of every such training.
 
     Attributes:
-        audio_column: Whisper's hidden states, all of them.
+        audio_column: all hidden states of a network that hears: Whisper's, or wav2vec2's where the model says so.
         batch_size: clips of a batch.
         picture_cache_mb: MiB of resized pictures that each loading process keeps; 0 decodes every window anew.
         validation_batches: of the split val, at each checkpoint; 0 does without.
@@ -141,13 +141,33 @@ def maker_id(column: str) -> str | None:
 
 
 def check_audio(shards: ClipShards, column: str, audio: AudioTokensConfig, groups: Sequence[str | None]) -> None:
-    """Raises InputError where the sound's features are not those that the model reads."""
+    """Raises InputError where the sound's features are not those that the model reads; it names who makes these."""
     first = next(k for k, group in enumerate(groups) if group is not None)
     found = shards.window(first, 0, 1)[column].shape
     wanted = (audio.steps_per_frame, audio.states * audio.state_width)
-    if found != wanted:
-        text = f"{column}: {found[0]} steps of {found[1]} numbers a frame, the model reads {wanted}"
-        raise InputError(text, hint="see the sizes in model.audio")
+    if found == wanted:
+        return
+    makers = makers_of_steps(*wanted)
+    there = [name for name in makers if name in shards.info["columns"]]
+    ways = [f"give --set audio_column={name}" for name in there] or [
+        f"build with the extractor {spec.id} and give --set audio_column={name}" for name, spec in makers.items()
+    ]
+    text = (
+        f"audio_column {column} has {found[0]} x {found[1]} numbers a frame (steps x numbers), "
+        f"the model reads {wanted[0]} x {wanted[1]}"
+    )
+    raise InputError(text, hint=", or ".join([*ways, "see the sizes in model.audio"]))
+
+
+def makers_of_steps(steps: int, numbers: int) -> dict[str, ExtractorSpec]:
+    """Columns that have so many steps of so many numbers for each frame of sound, and who makes them."""
+    return {
+        column_name(spec, name): spec
+        for spec in extractors.all()
+        for name, kind in spec.columns.items()
+        if spec.audio and getattr(getattr(kind, "value_type", None), "list_size", None) == numbers
+        if spec.steps.get(name, 1) == steps
+    }
 
 
 def heard(states: np.ndarray, places: Sequence[int], audio: AudioTokensConfig) -> np.ndarray:

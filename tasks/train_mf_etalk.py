@@ -221,11 +221,6 @@ def parameters(config: MfEtalkTrainConfig) -> dict[str, int]:
 def check(config: MfEtalkTrainConfig) -> None:
     """Raises ConfigError for settings that can be counted but not trained."""
     model = config.model
-    if config.stage == "motion" and model.audio.kind == "wav2vec2":
-        raise ConfigError(
-            "no extractor makes wav2vec2's features, so that a model that hears them cannot be trained here",
-            hint="give --set model.audio.kind=whisper",
-        )
     if config.pictures + config.before > model.motion.max_frames:
         raise ConfigError(f"frames {config.pictures} and {config.before} motion frames exceed model.motion.max_frames")
     if config.stage == "image" and config.init is not None:
@@ -333,7 +328,7 @@ _TINY = {
     "ema": {"decay": 0.995},
 }
 # Hallo's two stages have 30 000 steps each.
-_FULL = {"steps": 30_000, "optimiser": {"lr": 1e-5}, "sample_every": 2000}
+_FULL = {"steps": 30_000, "optimiser": {"lr": 1e-5}, "sample_every": 2000, "audio_column": "wav2vec2_base_960h_states"}
 
 SYSTEMS = (
     SystemSpec(

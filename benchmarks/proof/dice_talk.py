@@ -12,7 +12,8 @@ what is generated.
 (b) videos: FVD, FD, mouth sync of each set against `real`, and dice-talk against still, clip by clip;
 (c) emotions: the same portraits and sounds with the mean prior of each emotion; what ARKit's blendshapes and
     mini-Xception see in them, as differences between two emotions over clips, each the mean over seeds: over all
-    clips, and apart for people whom the training saw in several emotions and for all others.
+    clips, and apart for people who are labelled with several emotions and for all others. A training whose clips have
+    no labels (their portraits then come from the same clip) takes the priors of a labelled build, `--emotional`.
 
 Clips of the training are no test of what generalises; with a handful of clips nothing could be. Sets and runs are kept
 below DIR and not made again. Writes results.json, table.md and strips/*.png.
@@ -21,6 +22,7 @@ below DIR and not made again. Writes results.json, table.md and strips/*.png.
 from __future__ import annotations
 
 import argparse
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -34,6 +36,7 @@ from talkforge.benchmarks.proof import talking
 from talkforge.core.emotions import MEAD_EMOTIONS
 from talkforge.core.provenance import environment, now, version
 from talkforge.core.shards import write_json, write_text
+from talkforge.datasets.shards import ClipShards
 from talkforge.datasets.video import FPS
 from talkforge.models.dice_talk.model import DiceTalk
 from talkforge.models.dice_talk.pipeline import Portrayed, frame_rate, latents_of, pictures
@@ -41,6 +44,7 @@ from talkforge.models.diffusion.config import GuidanceConfig
 from talkforge.models.training.weights import load_for_use
 from talkforge.tasks.clip_prior import ClipPriors
 from talkforge.tasks.dice_priors import build_priors, middle_prior
+from talkforge.tasks.generate_dice_talk import sampled
 from talkforge.tasks.talking_batches import STRIDE, open_clips
 from talkforge.tasks.train_dice_talk import DiceTalkTrainConfig
 from talkforge.tasks.trained import settings_of, weights_of
@@ -48,7 +52,7 @@ from talkforge.tasks.trained import settings_of, weights_of
 METRICS = ["fvd:i3d-k400-16f", "fd:mobilenet-v2", "av_sync:mouth-envelope", "e_fid:arkit52", "lip_dynamics:mp-tasks"]
 # By reference: what is scored against it; the last one is what the others are compared with.
 REFERENCES = {"real": ("vae", "dice-talk", "still"), "vae": ("dice-talk", "still-vae")}
-GROUPS = ("all", "several emotions seen", "others")
+GROUPS = ("all", "several emotions", "others")
 
 
 @dataclass
@@ -61,6 +65,9 @@ class Study:
     frames: int
     steps: int | None
     conditions: float | None
+    temperature: float | None
+    sigma_max: float | None
+    emotional: Path
 
     def __post_init__(self) -> None:
         self.settings = settings_of(self.run, "dice-talk", DiceTalkTrainConfig)
@@ -69,7 +76,8 @@ class Study:
         self.priors = ClipPriors.load(self.settings.embedder, self.settings.prior_from)
         columns = [self.settings.audio_column, self.priors.expression, self.priors.audio]
         shards = open_clips(self.data, "train", [name for name in columns if name is not None])
-        box_scale = self.settings.model.pose.box_scale
+        self.config = sampled(self.settings.model, self.temperature, self.sigma_max)
+        box_scale = self.config.pose.box_scale
         self.clips = talking.Clips.of(shards, self.settings, box_scale=box_scale, limit=self.frames)
 
     @property
@@ -80,7 +88,7 @@ class Study:
     @property
     def guidance(self) -> GuidanceConfig:
         """Of sampling."""
-        return talking.weighted(self.settings.model.guidance, self.conditions)
+        return talking.weighted(self.config.guidance, self.conditions)
 
     @property
     def made(self) -> dict[str, Any]:
@@ -91,12 +99,14 @@ class Study:
             "frames": self.frames,
             "steps": self.steps,
             "conditions": self.conditions,
+            "temperature": self.temperature,
+            "sigma_max": self.sigma_max,
         }
 
     @cached_property
     def model(self) -> DiceTalk:
         """With averaged weights."""
-        return load_for_use(lambda: DiceTalk(self.settings.model), self.trained.weights)
+        return load_for_use(lambda: DiceTalk(self.config), self.trained.weights)
 
     def own_prior(self, clip: int) -> np.ndarray:
         """The clip's own prior, (1, d)."""
@@ -108,7 +118,7 @@ class Study:
 
     def generated(self, clip: int, mu: np.ndarray, seed: int) -> talking.Frames:
         """Pictures of the clip's first frame animated by its sound."""
-        model, count = self.settings.model, self.clips.count(clip)
+        model, count = self.config, self.clips.count(clip)
         states = self.clips.states(clip, self.settings.audio_column, model.audio.states, model.audio.state_width)
         mask = self.clips.pictures.mask(self.clips.pictures.clip(clip), 0)
         given = Portrayed(self.clips.filmed(clip)[0], states, mu, mask, count)
@@ -121,7 +131,7 @@ class Study:
         with torch.inference_mode():
             latents = self.model.encoders.encode(shown)  # pyright: ignore[reportOptionalMemberAccess]
             found = np.concatenate(list(pictures(self.model, latents, self.clips.count(clip))))
-        return found, frame_rate(self.settings.model.windows)
+        return found, frame_rate(self.config.windows)
 
     def lay(self) -> None:
         """The sets that need no other emotion."""
@@ -152,7 +162,7 @@ def measure_videos(study: Study) -> dict[str, Any]:
 
 def measure_emotions(study: Study, seeds: int, asked: Sequence[str] | None) -> dict[str, Any]:
     """What is seen in the same portraits and sounds under each emotion's mean prior."""
-    known, counts = build_priors(study.priors, study.data)
+    known, counts = build_priors(study.priors, study.emotional)
     chosen = {name: mu for name, mu in known.items() if name in (asked or MEAD_EMOTIONS)}
     made = {
         f"as-{emotion}-{seed}": lambda k, mu=mu, seed=seed: study.generated(k, mu, seed)
@@ -162,19 +172,21 @@ def measure_emotions(study: Study, seeds: int, asked: Sequence[str] | None) -> d
     study.clips.lay(study.sets, made)
     names = study.clips.names
     seen = {kind: talking.looked(study.sets / kind, names) for kind in made}
-    groups = grouped(study.clips)
+    groups = grouped(study)
     pairs = {f"{a} - {b}": compared(seen, a, b, seeds, groups) for a, b in combinations(chosen, 2)}
     filmed = dict(zip(names, talking.looked(study.sets / "real", names), strict=True))
     return {"clips behind each prior": counts, "groups": groups, "differences": pairs, "filmed": filmed}
 
 
-def grouped(clips: talking.Clips) -> dict[str, list[int]]:
-    """Clips by whether the training saw their person in several emotions."""
-    who, felt = clips.label("identity"), clips.label("emotion")
-    emotions = {person: {f for w, f in zip(who, felt, strict=True) if w == person and f is not None} for person in who}
+def grouped(study: Study) -> dict[str, list[int]]:
+    """Clips by whether their person is labelled with several emotions."""
+    labelled, emotions = ClipShards(study.emotional, "train", columns=[]), defaultdict(set)
+    for person, emotion in zip(labelled.values("identity"), labelled.values("emotion"), strict=True):
+        emotions[person] |= {emotion} - {None}
+    who = study.clips.label("identity")
     several = [k for k, person in enumerate(who) if person is not None and len(emotions[person]) > 1]
-    others = [k for k in range(len(clips)) if k not in several]
-    return dict(zip(GROUPS, ([*range(len(clips))], several, others), strict=True))
+    others = [k for k in range(len(who)) if k not in several]
+    return dict(zip(GROUPS, ([*range(len(who))], several, others), strict=True))
 
 
 def compared(
@@ -229,9 +241,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=2, help="starting noises of each emotion's videos")
     parser.add_argument("--steps", type=int, help="of denoising; the training's by default")
     parser.add_argument("--conditions", type=float, help="guidance weight; the training's by default")
+    parser.add_argument("--temperature", type=float, help="of the starting noise; the training's by default")
+    parser.add_argument("--sigma-max", type=float, help="noise level at the start; the training's by default")
+    parser.add_argument("--emotional", type=Path, help="build whose labelled clips give the priors; DATA by default")
     parser.add_argument("--emotions", help="comma-separated; all that the build has by default")
     options = parser.parse_args(arguments)
-    study = Study(options.run, options.data, options.out, options.frames, options.steps, options.conditions)
+    study = Study(
+        options.run,
+        options.data,
+        options.out,
+        options.frames,
+        options.steps,
+        options.conditions,
+        options.temperature,
+        options.sigma_max,
+        options.emotional or options.data,
+    )
     talking.check_made(study.out, study.made)
     study.lay()
     found = {
@@ -240,7 +265,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "environment": environment(),
         "checkpoint": study.trained.checkpoint.name,
         "weights_sha256": study.trained.sha256,
-        "denoising_steps": study.steps or study.settings.model.diffusion.steps,
+        "denoising_steps": study.steps or study.config.diffusion.steps,
+        "sampling": asdict(study.config.diffusion),
         "guidance": asdict(study.guidance),
         "clips": study.clips.names,
         "loss": talking.measure_loss(study.run),

@@ -83,10 +83,15 @@ class DiffusionConfig:
     sigma_min: float = chosen(0.002, "base and EDM", "lowest noise level of sampling")
     sigma_max: float = chosen(700.0, "base; 80 in EDM", "highest noise level of sampling")
     rho: float = chosen(7.0, "base and EDM", "exponent of the schedule")
+    temperature: float = chosen(
+        1.0, "base and EDM: the noise as it was drawn", "on the starting noise; less is nearer to a mean video"
+    )
     steps: int = chosen(25, "paper section 4.1", "denoising steps")
 
     def __post_init__(self) -> None:
         positive(self, "sigma_data", "log_std", "sigma_min", "rho", "steps")
+        if self.temperature < 0:
+            fail(self, "temperature", "below 0")
         if self.sigma_max <= self.sigma_min:
             fail(self, "sigma_max", "not above sigma_min")
         if self.parametrisation == "svd" and self.sigma_data != 1:
@@ -182,8 +187,9 @@ class DiceTalkConfig:
         """For a CPU: 64-pixel pictures, a VAE that is trained along; reads the same data as `full`.
 
         Latents have 16 channels, a third of what 4 x 4 pixels have, and what is denoised is their difference from the
-        portrait's. Noise and guidance are ours: small pictures are drowned by less noise, and a denoiser that has seen
-        a few clips needs less guidance than one that has seen a million.
+        portrait's. Noise and guidance are ours: small pictures are drowned by less noise; a denoiser that has seen a
+        few clips cannot take all of it away again, so it starts at 0.3 of it, and needs less guidance than one that
+        has seen a million.
         """
         values: dict[str, Any] = {
             "unet": UNetConfig(
@@ -198,7 +204,7 @@ class DiceTalkConfig:
             ),
             "pose": PoseGuiderConfig(channels=(8, 16, 32)),
             "audio": AudioTokensConfig(hidden=64, tokens=4, width=64),
-            "diffusion": DiffusionConfig.edm(log_mean=-0.8, sigma_max=8.0),
+            "diffusion": DiffusionConfig.edm(log_mean=-0.8, sigma_max=1.5, temperature=0.3),
             "guidance": GuidanceConfig(reference=1.0, conditions=2.0),
             "windows": WindowsConfig(frames=8, shift=3),
             "vae": VaeConfig(kind="tiny", downsamples=2, channels=32, scaled_reference=True, residual=True),

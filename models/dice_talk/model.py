@@ -173,6 +173,7 @@ class DiceTalk(nn.Module):
         inputs = {branch: self._branch_inputs(given, branch) for branch in branch_weights(guidance)}
         reference, audio = given["reference"], given["audio"]
         noise = randn(reference[:, None].expand(-1, audio.shape[1], -1, -1, -1), generator)
+        noise = noise * self.config.diffusion.temperature
 
         def denoise(x: torch.Tensor, sigma: torch.Tensor, step: int) -> torch.Tensor:
             def window(part: torch.Tensor, index: torch.Tensor) -> torch.Tensor:

@@ -9,9 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from talkforge.reports.comparison import render_comparison_html
+from talkforge.reports.comparison import comparison_model, comparison_page, render_comparison_html
 from talkforge.reports.html import render_html
+from talkforge.reports.latex import parse_latex
+from talkforge.reports.leaderboard_latex import overview_table
+from talkforge.reports.leaderboard_published import corresponding
+from talkforge.reports.published import load_published
 from talkforge.tests.reports.demo import INJECTION, demo_comparison, demo_run
+from talkforge.tests.reports.made_runs import hard_clips, made
 
 pytestmark = pytest.mark.browser
 
@@ -52,10 +57,25 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
     runs, links = demo_comparison(split=True)
     runs[3]["method"] = INJECTION
-    texts = {"report": render_html(demo_run(hostile=True)), "comparison": render_comparison_html(runs, links)}
+    texts = {
+        "report": render_html(demo_run(hostile=True)),
+        "comparison": render_comparison_html(runs, links),
+        "leaderboard": leaderboard_page(),
+    }
     for name, text in texts.items():
         (folder / f"{name}.html").write_text(text, encoding="utf-8")
     return {name: folder / f"{name}.html" for name in texts}
+
+
+def leaderboard_page() -> str:
+    """Four methods under five metrics, 30 clips drawn jointly for one of them, published numbers below."""
+    runs, _ = demo_comparison()
+    ordered, facts = made(hard_clips(4, 30))
+    for run, more in zip(runs, ordered, strict=True):
+        run["results"] |= more["results"]
+    runs[3]["method"] = INJECTION
+    known = {run["method"]: facts[more["method"]] for run, more in zip(runs, ordered, strict=True)}
+    return comparison_page(comparison_model(runs, {}, known), corresponding(load_published(), {"fvd"}))
 
 
 class Tab:
@@ -110,8 +130,8 @@ def test_a_bare_browser_runs_the_page(chromium: str, pages: dict[str, Path], tmp
     assert INJECTION not in dom and INJECTION.replace("<", "&lt;").replace(">", "&gt;") in dom
 
 
-@pytest.mark.parametrize("name", ["report", "comparison"])
-@pytest.mark.parametrize("width", [320, 380, 760, 1400])
+@pytest.mark.parametrize("name", ["report", "comparison", "leaderboard"])
+@pytest.mark.parametrize("width", [320, 390, 760, 1400])
 def test_the_page_never_scrolls_sideways(open_tab: Any, name: str, width: int) -> None:
     tab = open_tab(name, width=width)
     tab.page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
@@ -177,7 +197,7 @@ def test_the_filter_narrows_table_and_drilldowns(open_tab: Any) -> None:
 
 
 def test_an_injected_name_stays_text(open_tab: Any) -> None:
-    for name in ("report", "comparison"):
+    for name in ("report", "comparison", "leaderboard"):
         tab = open_tab(name)
         tab.page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
         assert tab.page.locator("img:not([src^='data:image/jpeg;base64,'])").count() == 0
@@ -216,3 +236,102 @@ def test_the_overview_of_a_comparison_sorts_and_keeps_its_reference_row_below(op
     tab.page.locator(".matrix th", has_text="Mouth-speech").locator("button").click()
     assert tab.texts(".matrix tbody th") == ["SadTalker", "EDTalk", "StyleTalk", INJECTION]
     assert tab.texts(".matrix tr th[scope=row]")[-1] == "real vs real"
+
+
+def test_methods_are_filtered_by_name_in_all_tables(open_tab: Any) -> None:
+    """And what is said between two rows goes with either of them."""
+    tab = open_tab("leaderboard")
+    steps = tab.page.locator("article[data-family=m] tr.step:visible")
+    assert steps.count() == 3
+    tab.page.get_by_role("searchbox", name="Methods").fill("talk")
+    assert tab.texts(".matrix[data-sortable] tbody tr[data-method]:visible th") == ["EDTalk", "SadTalker", "StyleTalk"]
+    assert tab.page.locator("output[data-count-methods]").inner_text() == "3 of 4"
+    # In the order of the made metric: EDTalk, SadTalker, StyleTalk, and the one that is gone.
+    assert tab.texts("article[data-family=m] tr[data-method]:visible th") == ["EDTalk", "SadTalker", "StyleTalk"]
+    assert steps.count() == 2
+    tab.page.get_by_role("searchbox", name="Methods").fill("sad")
+    assert steps.count() == 0 and tab.page.locator("article[data-family=m] tr[data-method]:visible").count() == 1
+    tab.page.get_by_role("searchbox", name="Methods").fill("")
+    assert steps.count() == 3 and tab.page.locator("output[data-count-methods]").inner_text() == ""
+
+
+def test_metrics_are_chosen_from_the_keyboard_and_columns_still_sort(open_tab: Any) -> None:
+    tab = open_tab("leaderboard")
+    shown = ".matrix[data-sortable] >> nth=0 >> thead th:visible"
+    before = tab.page.locator(shown).count()
+    tab.page.get_by_role("checkbox", name="fvd").focus()
+    tab.page.keyboard.press("Space")
+    assert tab.page.locator(shown).count() == before - 2  # both variants
+    assert tab.page.locator("article[data-family=fvd]:visible").count() == 0
+    tab.page.locator(".matrix th", has_text="Mouth-speech").first.locator("button").click()
+    names = tab.texts(".matrix[data-sortable] >> nth=0 >> tbody th")
+    assert names == ["SadTalker", "EDTalk", "StyleTalk", INJECTION]
+    tab.page.get_by_role("checkbox", name="fvd").press("Space")
+    assert tab.page.locator(shown).count() == before
+
+
+def test_ranks_and_what_parts_the_rows_are_shown(open_tab: Any) -> None:
+    tab = open_tab("leaderboard")
+    assert tab.texts("article[data-family=m] tr[data-method] td:nth-child(4)") == ["1", "2", "3", "4"]
+    steps = tab.texts("article[data-family=m] tr.step")
+    assert len(steps) == 3 and all(step.startswith("established: p ") for step in steps)
+    assert "intervals overlap" in tab.texts("article[data-family=fvd] tr.step")[0]
+
+
+def latex_of_the_overview() -> str:
+    runs, _ = demo_comparison()
+    return overview_table(comparison_model(runs, {}).boards[0]).label
+
+
+def test_a_table_is_copied_as_latex(open_tab: Any) -> None:
+    tab = open_tab("leaderboard")
+    tab.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    button = tab.page.get_by_role("button", name="copy the overview as LaTeX")
+    button.focus()
+    tab.page.keyboard.press("Enter")
+    tab.page.wait_for_function("document.activeElement.textContent === 'copied'")
+    (table,) = parse_latex(tab.page.evaluate("navigator.clipboard.readText()"))
+    assert table.label == latex_of_the_overview() and len(table.rows) == 4
+    assert INJECTION in [row.labels[0].text for row in table.rows]
+
+
+@pytest.mark.parametrize("refusal", ["undefined", "{ writeText: () => Promise.reject(new Error('not allowed')) }"])
+def test_where_nothing_may_be_copied_the_table_is_selected(open_tab: Any, refusal: str) -> None:
+    tab = open_tab("leaderboard")
+    tab.page.evaluate(f"Object.defineProperty(navigator, 'clipboard', {{ value: {refusal} }})")
+    tab.page.get_by_role("button", name="copy the overview as LaTeX").click()
+    tab.page.get_by_text("selected", exact=True).wait_for()
+    (table,) = parse_latex(tab.page.evaluate("getSelection().toString()").rstrip("\n") + "\n")
+    assert table.label == latex_of_the_overview()
+
+
+def test_published_numbers_are_folded_and_open_from_the_keyboard(open_tab: Any) -> None:
+    tab = open_tab("leaderboard")
+    details = tab.page.locator("details.published")
+    assert details.count() > 1 and not details.locator("table").first.is_visible()
+    details.first.locator("summary").first.focus()
+    tab.page.keyboard.press("Enter")
+    details.first.locator("table").wait_for(state="visible")
+    # Choosing metrics and methods is about what was measured.
+    tab.page.get_by_role("searchbox", name="Methods").fill("nobody")
+    assert details.first.locator("tbody tr:visible").count() > 3
+
+
+def test_colours_are_chosen_on_the_page_and_stay(open_tab: Any) -> None:
+    tab = open_tab("leaderboard", scheme="dark")
+    ground = "getComputedStyle(document.body).backgroundColor"
+    tab.page.get_by_role("button", name="light colours").press("Enter")
+    assert tab.page.evaluate(ground) == "rgb(252, 252, 250)"
+    tab.page.reload()
+    assert tab.page.evaluate(ground) == "rgb(252, 252, 250)"
+    tab.page.get_by_role("button", name="dark colours").click()
+    assert tab.page.evaluate(ground) == "rgb(20, 23, 26)"
+    tab.page.emulate_media(media="print", color_scheme="light")
+    assert tab.page.evaluate(ground) == "rgb(255, 255, 255)"
+
+
+def test_without_scripts_the_leaderboard_keeps_its_numbers_and_latex(open_tab: Any) -> None:
+    tab = open_tab("leaderboard", script=False)
+    assert tab.page.locator("button, .tools:visible").count() == 0
+    tab.page.locator(".latex summary").first.click()
+    assert tab.page.locator(".latex pre").first.is_visible()

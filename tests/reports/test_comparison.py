@@ -13,6 +13,7 @@ from talkforge.reports.comparison import (
     render_comparison_html,
     render_comparison_markdown,
 )
+from talkforge.reports.comparison_facts import Reference, RunFacts
 from talkforge.tests.reports.demo import INJECTION, demo_comparison, result, results
 from talkforge.tests.reports.page import Page
 
@@ -61,6 +62,12 @@ def test_ties_are_both_best_and_a_lone_number_is_not() -> None:
         ({"weights": {"net": "ab12"}}, "weights.net: absent (A, C); ab12 (B)"),
         ({"unit": "px"}, "unit:  (A, C); px (B)"),
         ({"higher_is_better": True}, "higher_is_better: no (A, C); yes (B)"),
+        ({"best_is_real": True}, "best_is_real: no (A, C); yes (B)"),
+        ({"version": 2}, "version: none (A, C); 2 (B)"),
+        (
+            {"protocol": {"crop": "face", "fps": 25, "extractors": {"net": {"version": 2}}}},
+            "protocol.extractors.net.version: absent (A, C); 2 (B)",
+        ),
     ],
 )
 def test_numbers_measured_differently_never_share_a_table(change: dict[str, Any], difference: str) -> None:
@@ -74,6 +81,64 @@ def test_numbers_measured_differently_never_share_a_table(change: dict[str, Any]
     assert "m:v was measured in 2 different ways" in model.notes[0]
     for text in (render_comparison_html(runs, {}), render_comparison_markdown(runs, {}).replace("\\", "")):
         assert difference in text
+
+
+CLIPS = Reference(frozenset(["x", "y"]), "ab" * 32)
+
+
+@pytest.mark.parametrize(
+    ("other", "difference"),
+    [
+        (Reference(frozenset(["x", "z"]), "cd" * 32), "not in all runs: z (B)"),
+        (Reference(frozenset(["x", "y"]), "cd" * 32), "B: 2 real clips, sha256 cdcdcdcdcdcd"),
+        (Reference(frozenset(["x", "y"]), "cd" * 32), "clips of the same names are not the same files"),
+        (Reference(frozenset(["x", "y"])), "B: 2 real clips, known by their names alone"),
+        (Reference(frozenset(["x", "y"]), real=False), "B: 2 clips without real ones"),
+        (Reference(), "B: real clips: not recorded"),
+    ],
+)
+def test_runs_over_other_real_clips_never_share_a_table(other: Reference, difference: str) -> None:
+    runs = runs_of(result(3.0, None), result(1.0, None), result(2.0, None))
+    facts = {"A": RunFacts(CLIPS), "B": RunFacts(other), "C": RunFacts(CLIPS)}
+    model = comparison_model(runs, {}, facts)
+    assert [[run.method for run in board.runs] for board in model.boards] == [["A", "C"], ["B"]]
+    assert [[row.method for row in table.rows] for table in model.columns] == [["C", "A"], ["B"]]
+    assert [row.cell.best for table in model.columns for row in table.rows] == [True, False, False]
+    assert "The runs are about different real clips" in model.notes[0]
+    page, text = render_comparison_html(runs, {}, facts), render_comparison_markdown(runs, {}, facts)
+    assert all(any(difference in line for line in lines) for lines in (model.parted, [page], [text.replace("\\", "")]))
+    assert len(Page(page).all("table", class_="matrix")) == 2
+
+
+def test_clips_without_real_ones_are_not_the_real_clips_of_these_names() -> None:
+    facts = {"A": RunFacts(Reference(frozenset("xy"))), "B": RunFacts(Reference(frozenset("xy"), real=False))}
+    model = comparison_model(runs_of(result(3.0, None), result(1.0, None)), {}, facts)
+    assert len(model.boards) == 2 and "B: 2 clips without real ones" in model.parted
+
+
+def test_clips_that_are_known_by_their_names_alone_are_warned_of() -> None:
+    facts = {method: RunFacts(Reference(frozenset("xy"))) for method in "AB"}
+    model = comparison_model(runs_of(result(3.0, None), result(1.0, None)), {}, facts)
+    assert len(model.boards) == 1 and not model.parted
+    assert model.notes == ["The real clips of A, B could not be read again: they are alike by their names alone."]
+
+
+def test_runs_by_other_versions_are_pointed_out() -> None:
+    runs = runs_of(result(3.0, None), result(1.0, None))
+    runs[1]["talkforge_version"] = "0.2.0"
+    assert "different versions of TalkForge (0.1.0, 0.2.0)" in comparison_model(runs, {}).notes[0]
+
+
+def test_coverage_is_that_of_the_worst_and_the_best_metric() -> None:
+    """Metrics without weights do not count: no clip is to blame for these."""
+    some = result(1.0, None, n_scored=5, n_attempted=7)
+    most = result(1.0, None, n_scored=7, n_attempted=7)
+    none = result(None, None, n_scored=0, n_attempted=7, reason="weights_missing")
+    run = results("A", m__v=some, n__v=most, o__v=none)
+    (row,) = comparison_model([run], {}).runs
+    assert (row.coverage.text, row.coverage.share) == ("5–7/7", 5 / 7)
+    (row,) = comparison_model([results("A", m__v=none)], {}).runs
+    assert row.coverage.text == "0/0" and row.coverage.share == 0
 
 
 def test_a_run_without_a_number_does_not_split_a_column() -> None:

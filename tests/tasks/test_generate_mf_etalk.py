@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ from talkforge.tasks.extract_identity import ArcFaceIdentity
 from talkforge.tasks.faces import LANDMARKER
 from talkforge.tasks.generate_mf_etalk import MfEtalkMaker, forth_and_back
 from talkforge.tasks.methods import Opened, TestItem
-from talkforge.tests.dice_runs import STATES, write_training
 from talkforge.tests.media_factory import tone, write_clip
+from talkforge.tests.mf_runs import write_mf_run
 from talkforge.tests.models.dice_talk_cases import needs_diffusers
 from talkforge.tests.models.test_mf_cases import awake, small
 from talkforge.tests.tasks.mf_build import mf_row, track_of, write_mf_build
@@ -51,16 +51,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
         yield
 
 
-def write_run(folder: Path, config: MfEtalkConfig, data: Path | str = "nowhere", stage: str = "motion") -> Path:
-    torch.manual_seed(0)
-    config = replace(config, stage="image" if stage == "image" else "temporal")
-    settings = {"model": asdict(config), "audio_column": STATES, "stage": stage}
-    return write_training(folder, "mf-etalk", data, settings, awake(MfEtalk(config)), 3)
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_run(tmp_path_factory.mktemp("mf"), small())
+    return write_mf_run(tmp_path_factory.mktemp("mf"), small())
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +118,7 @@ def test_the_track_is_that_of_the_clip_and_units_are_raised(run: Path, clip: Pat
 def test_a_clip_is_compared_with_the_build_s_neutral_face(run: Path, clip: Path, tmp_path: Path) -> None:
     rows = [mf_row(0, 12, identity="one", emotion="neutral"), mf_row(1, 12, identity="two")]
     data = write_mf_build(tmp_path / "build", rows)
-    there = write_run(tmp_path / "run", small(), data)
+    there = write_mf_run(tmp_path / "run", small(), data)
     wanted = (track_of(0, 12).mean(0) + np.median(track_of(1, 12), 0)) / 2
     np.testing.assert_allclose(maker(there, "neutral=build")._track(clip, 5)[1], wanted, rtol=1e-5)
     track, neutral = maker(run, "neutral=clip")._track(clip, 400)
@@ -196,9 +189,9 @@ def test_what_does_not_fit_is_said(run: Path, portrait: Path, sound: Path, tmp_p
     with pytest.raises(ConfigError, match=r"unknown action unit 'AU13' \((did you mean|known)"):
         opened(run, "au.AU13=1")
     with pytest.raises(InputError, match="stage image, and makes no videos"):
-        opened(write_run(tmp_path / "image", small(), stage="image"))
+        opened(write_mf_run(tmp_path / "image", small(), stage="image"))
     with pytest.raises(InputError, match="reads no action units"):
-        opened(write_run(tmp_path / "a", small().ablated("a")), "au.AU12=1")
+        opened(write_mf_run(tmp_path / "a", small().ablated("a")), "au.AU12=1")
     with pytest.raises(InputError, match="no emotions by name"):
         generate_one("mf-etalk", tmp_path / "a.mp4", portrait, sound, "happy", opened=opened(run))
     write_clip(tmp_path / "cartoon.mp4", 5, audio=tone(0.2))
@@ -212,7 +205,7 @@ def test_what_does_not_fit_is_said(run: Path, portrait: Path, sound: Path, tmp_p
 
 
 def test_ablation_a_makes_videos_without_units(portrait: Path, sound: Path, clip: Path, tmp_path: Path) -> None:
-    run = write_run(tmp_path / "a", small().ablated("a"))
+    run = write_mf_run(tmp_path / "a", small().ablated("a"))
     ready = open_method("mf-etalk", FAST[:-1], run=run)
     named = TestItem("a", portrait, sound, emotion_video=clip)
     with pytest.raises(InputError, match=r"a: the model of .* reads no action units .*leave out --emotion-video"):
@@ -232,7 +225,7 @@ def test_units_are_said_only_where_some_are_raised(run: Path) -> None:
 
 def test_threads_load_one_after_the_other(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is read for neutral faces and for identity imports packages that networks import too."""
-    made = maker(write_run(tmp_path / "run", small(), write_mf_build(tmp_path / "build", [mf_row(0, 12)])))
+    made = maker(write_mf_run(tmp_path / "run", small(), write_mf_build(tmp_path / "build", [mf_row(0, 12)])))
     held: list[bool] = []
 
     def watched(name: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from click.testing import CliRunner
@@ -26,6 +27,8 @@ from talkforge.models.training.feed import to_device
 from talkforge.models.training.log import read_log
 from talkforge.models.training.state import checkpoints_in, read_checkpoint
 from talkforge.models.training.system import TrainParts
+from talkforge.tasks.extractor import extractors, vectors
+from talkforge.tasks.recipe import column_name
 from talkforge.tasks.talking_aus import filled, neutral_faces
 from talkforge.tasks.talking_batches import Shot, TalkingWindows
 from talkforge.tasks.train_mf_etalk import LIPS
@@ -39,6 +42,7 @@ ROWS = (
     mf_row(2, 15, identity=None),
     mf_row(3, 12, identity=None, split="val"),
 )
+W2V = "wav2vec2_base_960h_states"
 SMALL = (
     "model.size=32",
     "model.tiny_vae.channels=16",
@@ -255,7 +259,10 @@ def test_the_emotion_loss_of_row_c_is_logged_under_its_network(data: Path) -> No
 @needs_diffusers
 def test_what_does_not_fit_is_said(data: Path) -> None:
     for overrides, message in (
-        (["model.audio.kind=wav2vec2"], "no extractor makes wav2vec2"),
+        (
+            ["model.audio.kind=wav2vec2"],
+            r"whisper_tiny_states has 2 x 1920 .* the model reads 1 x 9216",
+        ),
         (["audio_column=whisper_tiny_en_states"], "no column 'whisper_tiny_en_states'"),
         (["frames=15"], "none of 3 clips can be used"),
         (["frames=31"], "exceed model.motion.max_frames"),
@@ -273,7 +280,54 @@ def test_the_full_system_needs_identities_and_a_first_stage(data: Path) -> None:
         resolve(spec.build)(spec.settings("full", ["stage=image"]), data, 0, 1)
     assert "extractor identity-arcface-r50" in str(caught.value.hint)
     with pytest.raises(ConfigError, match="needs a trained image stage"):
-        resolve(spec.build)(spec.settings("full", ["model.audio.kind=whisper"]), data, 0, 1)
+        resolve(spec.build)(spec.settings("full"), data, 0, 1)
+
+
+@pytest.fixture(scope="module")
+def hallo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A build with wav2vec2's states beside Whisper's: entry (t, s, d) is t + s / 16, the same for all d."""
+    rows = []
+    for row in ROWS:
+        entries = np.arange(row["n_frames"])[:, None] + np.repeat(np.arange(12) / 16, 768)
+        rows.append(row | {W2V: list(entries.astype(np.float16)), "wav2vec2_base_960h_reason": None})
+    schema = AU_SCHEMA.append(pa.field(W2V, vectors(12 * 768, pa.float16())))
+    schema = schema.append(pa.field("wav2vec2_base_960h_reason", pa.string()))
+    return write_mf_build(tmp_path_factory.mktemp("hallo") / "build", rows, schema)
+
+
+@needs_diffusers
+def test_a_model_hears_wav2vec2_as_hallo_does(hallo: Path, tmp_path: Path) -> None:
+    heard = ("model.audio.kind=wav2vec2", f"audio_column={W2V}")
+    item = rows_of(hallo, *heard)[Shot(1, 0, 0, 3)]  # frames 2, 3, 4 after two motion frames
+    assert item["audio"].shape == (3, 5, 12, 768)
+    assert item["audio"][:, :, 0, 0].tolist() == [[0, 1, 2, 3, 4], [1, 2, 3, 4, 5], [2, 3, 4, 5, 6]]
+    assert item["audio"][0, 2, :, 5].tolist() == [2 + k / 16 for k in range(12)]
+    last = rows_of(hallo, *heard)[Shot(1, 9, 0, 3)]  # frames 11, 12, 13 of 14: zeros after the end
+    assert last["audio"][2, :, 0, 0].tolist() == [11, 12, 13, 0, 0]
+    run_train("mf-etalk", hallo, tmp_path / "out", "tiny", [*SMALL, *heard, "model.tiny_vae.alone_steps=1"])
+    rows = learned(tmp_path / "out")
+    assert len(rows) == 6 and all(np.isfinite(row[1]) for row in rows)
+
+
+@needs_diffusers
+def test_states_that_do_not_fit_name_the_extractor_that_makes_others(data: Path, hallo: Path) -> None:
+    for build, override, hint in (
+        (data, "model.audio.kind=wav2vec2", "build with the extractor wav2vec2-base-960h and give --set audio_column="),
+        (hallo, "model.audio.kind=wav2vec2", f"give --set audio_column={W2V}, or see the sizes in model.audio"),
+        (hallo, f"audio_column={W2V}", "give --set audio_column=whisper_tiny_states, or see the sizes in model.audio"),
+    ):
+        with pytest.raises(InputError, match=r"has \d x \d+ numbers a frame") as caught:
+            parts_of(build, override)
+        assert str(caught.value.hint).startswith(hint)
+
+
+def test_the_full_preset_reads_the_column_of_its_extractor() -> None:
+    config: Any = systems.get("mf-etalk").settings("full")
+    spec = extractors.get("wav2vec2-base-960h")
+    sizes = config.model.audio.layers
+    assert config.audio_column == column_name(spec, "states") == W2V
+    assert spec.columns["states"].value_type.list_size == sizes.states * sizes.state_width
+    assert spec.steps.get("states", 1) == sizes.steps_per_frame
 
 
 @needs_diffusers

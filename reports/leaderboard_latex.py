@@ -1,0 +1,117 @@
+"""A comparison's boards as LaTeX tables: an overview of all metrics, and one table a metric with ranks and p-values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from .cells import MetricCell
+from .comparison_layout import Board, ComparisonModel, ForestRow, MetricTable
+from .formatting import MISSING, format_interval, format_value
+from .latex import LatexColumn, LatexRow, LatexTable, write_latex
+from .published import Cell, PublishedTable
+from .published_page import published_latex_table
+
+_NOT_IN_LABELS = re.compile(r"[^A-Za-z0-9._-]+")
+NOTHING = "-"
+
+
+def render_leaderboard_latex(model: ComparisonModel, published: Sequence[PublishedTable] = ()) -> str:
+    """All tables of a comparison, then the published ones."""
+    return write_latex([*leaderboard_tables(model), *map(published_latex_table, published)])
+
+
+def leaderboard_tables(model: ComparisonModel) -> list[LatexTable]:
+    """The tables that are measured: each board's overview, then its metrics."""
+    return [table for board in model.boards for table in _tables_of(board)]
+
+
+def _tables_of(board: Board) -> Iterator[LatexTable]:
+    if board.columns:
+        yield overview_table(board)
+    for table in board.tables:
+        yield metric_table(board, table)
+
+
+def overview_table(board: Board) -> LatexTable:
+    """Methods by metrics. A metric whose best is the real clips' level has no direction, so it stands among the texts.
+
+    Split metrics are left out: see `metric_table`.
+    """
+    directed, level = ([t for t in board.columns if _directed(t) is wanted] for wanted in (True, False))
+    rows = [
+        LatexRow(
+            (Cell(run.method), Cell(run.coverage.text), *_values(run.method, level)), _values(run.method, directed)
+        )
+        for run in board.runs
+    ]
+    notes = [(table.title, _definition(table)) for table in board.columns]
+    return LatexTable(
+        label=f"board-{board.number}",
+        caption=f"Methods by metrics. {board.reference.text}",
+        heads=("Method", "Scored", *(f"{table.title} (best: {table.reference})" for table in level)),
+        columns=tuple(_column(table) for table in directed),
+        rows=tuple(rows),
+        notes=tuple(notes),
+    )
+
+
+def metric_table(board: Board, table: MetricTable) -> LatexTable:
+    """One metric's methods, the best first, with intervals, ranks and the difference from the row above."""
+    directed = _directed(table)
+    heads = ("Method", "95 % interval", "Rank", "Against the row above", "Scored")
+    rows = []
+    for row in table.rows:
+        value = _value(row.cell, row)
+        texts = (Cell(row.method), *map(Cell, _texts(row)))
+        rows.append(LatexRow(texts, (value,)) if directed else LatexRow((*texts, value), ()))
+    number = board.tables.index(table) + 1
+    return LatexTable(
+        label=f"board-{board.number}-{number}-{_NOT_IN_LABELS.sub('-', table.metric_id)}",
+        caption=f"{table.title} ({table.metric_id}). {board.reference.text}",
+        heads=heads if directed else (*heads, f"{table.title} (best: {table.reference})"),
+        columns=(_column(table),) if directed else (),
+        rows=tuple(rows),
+        notes=tuple(_notes(table)),
+    )
+
+
+def _texts(row: ForestRow) -> list[str]:
+    standing = row.standing
+    interval = format_interval(row.entry.result["ci95"]).replace(MISSING, NOTHING)
+    rank = f"{standing.text} of {standing.of}" if standing else NOTHING
+    above = NOTHING if standing is None or standing.above is None else standing.above.brief
+    return [interval, rank, above, row.cell.count or NOTHING]
+
+
+def _values(method: str, tables: Sequence[MetricTable]) -> tuple[Cell, ...]:
+    return tuple(_value(table.cell(method), table.row(method)) for table in tables)
+
+
+def _value(cell: MetricCell, row: ForestRow | None) -> Cell:
+    """The number without its unit, which the column's head has."""
+    if row is None or cell.reason is not None:
+        return Cell(None, cell.explanation)
+    return Cell(format_value(row.entry.result["value"], row.entry.result["ci95"]))
+
+
+def _directed(table: MetricTable) -> bool:
+    return not table.rows[0].entry.result.get("best_is_real")
+
+
+def _column(table: MetricTable) -> LatexColumn:
+    return LatexColumn(table.title, bool(table.rows[0].entry.result["higher_is_better"]), table.unit)
+
+
+def _definition(table: MetricTable) -> str:
+    papers = "comparable" if table.comparable else "not comparable"
+    digest = table.rows[0].entry.digest[:12]
+    return f"{table.metric_id}, definition {digest}, real vs real {table.reference}, {papers} with papers"
+
+
+def _notes(table: MetricTable) -> Iterator[tuple[str, str]]:
+    yield "Definition", _definition(table)
+    yield "Protocol", "; ".join(f"{key}: {text}" for key, text in table.protocol)
+    yield "Weights", "; ".join(f"{name} sha256 {digest}" for name, digest in table.weights) or "none recorded"
+    if table.basis:
+        yield "Ranks", table.basis
