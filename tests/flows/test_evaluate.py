@@ -105,7 +105,9 @@ def test_pages_are_written_and_link_to_each_other(bounds: tuple[Path, Benchmark]
     out, _ = bounds
     page = (out / "index.html").read_text()
     for method in ("copy", "warp", "still"):
-        assert f'href="{method}/report.html"' in page
+        clips = f"_clips/method-{method}/index.html"
+        assert f'href="{clips}"' in page
+        assert f'href="../../{method}/report.html"' in (out / clips).read_text()
         assert (out / method / "report.html").stat().st_size > 50_000  # frames are inside
     assert "jwp-intro-0" in (out / "warp" / "report.md").read_text()
 

@@ -197,7 +197,7 @@ def test_what_does_not_fit_is_said(data: Path, embedder: Path) -> None:
         (["model.bank.prior_width=64"], "makes priors of 16 numbers, the model reads 64"),
         (["audio_column=whisper_tiny_en_states"], "trained on whisper_tiny_states, and the model hears"),
         (["audio_column=whisper_tiny_en_states", "prior_from=video"], "no column 'whisper_tiny_en_states'"),
-        (["model.audio.states=2"], "2 steps of 1920 numbers a frame"),
+        (["model.audio.states=2"], "has 2 x 1920 numbers a frame .*, the model reads 2 x 768"),
         (["batch_size=3"], "3 clips cannot be shared out"),
         ([f"embedder={data}"], "is no training"),
         (["frames=30"], "none of 3 clips can be used"),
