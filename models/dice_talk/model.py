@@ -33,7 +33,7 @@ from ..diffusion.conditions import branch_conditions, draw_conditions
 from ..diffusion.config import GuidanceConfig
 from ..diffusion.guidance import Branch, branch_weights, guided
 from ..diffusion.tensors import randn
-from ..diffusion.tiny_vae import TinyEncoders, add_vae_loss, arrival, departure, vae_alone
+from ..diffusion.tiny_vae import TinyEncoders, add_vae_loss, arrival, as_seen, departure, vae_alone
 from ..diffusion.windows import over_windows
 from .denoiser import Denoiser, DenoiserInputs
 from .denoiser_config import DiceTalkConfig
@@ -117,7 +117,8 @@ class DiceTalk(nn.Module):
         sigma = draw_sigma(latents[:, 0, 0, 0, 0], self.config.diffusion, generator)
         noisy = add_noise(latents, sigma, generator)
         denoised, features = self._predict(noisy, sigma, inputs)
-        loss_denoise = self.preconditioning.loss(denoised, latents, sigma).mean()
+        made, wanted = (as_seen(self.encoders, one) for one in (denoised, latents))
+        loss_denoise = self.preconditioning.loss(made, wanted, sigma).mean()
         parts: Parts = {"denoise": loss_denoise.detach(), "vq": emotion.loss.detach(), **self._usage(emotion)}
         return self._add_rest(loss_denoise + emotion.loss, parts, given, features, generator)
 

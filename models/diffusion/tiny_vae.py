@@ -148,6 +148,12 @@ class TinyVae(nn.Module):
         """How much further the differences from the portrait have to be scaled, (C, 1, 1)."""
         return (self.spread / self.change)[:, None, None]
 
+    @property
+    def importance(self) -> torch.Tensor:
+        """How much an error of each channel of what is denoised shows in pictures, (C, 1, 1); its mean square is 1."""
+        shown = self.change if self.config.residual else self.spread
+        return (shown / shown.square().mean().sqrt())[:, None, None]
+
     def departure(self, latents: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
         """What is denoised, of scaled latents (B, F, C, h, w) and the portrait's (B, C, h, w)."""
         return (latents - reference[:, None]) * self.magnified if self.config.residual else latents
@@ -280,3 +286,8 @@ def departure(encoders: TinyEncoders | None, latents: torch.Tensor, reference: t
 def arrival(encoders: TinyEncoders | None, found: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
     """Latents from what was denoised, see `departure`."""
     return found if encoders is None else encoders.vae.arrival(found, reference)
+
+
+def as_seen(encoders: TinyEncoders | None, denoised: torch.Tensor) -> torch.Tensor:
+    """What was or should be denoised (..., C, h, w), for the loss: errors count as they do in pictures."""
+    return denoised if encoders is None else denoised * encoders.vae.importance

@@ -27,7 +27,7 @@ from ..diffusion.conditions import branch_conditions, draw_conditions
 from ..diffusion.config import GuidanceConfig, WindowsConfig
 from ..diffusion.guidance import Branch, branch_weights, guided
 from ..diffusion.tensors import randn
-from ..diffusion.tiny_vae import TinyEncoders, add_vae_loss, arrival, departure, vae_alone
+from ..diffusion.tiny_vae import TinyEncoders, add_vae_loss, arrival, as_seen, departure, vae_alone
 from .au_guidance import AuGuidance, AuTokens
 from .batch import conditions_of, need, prepare
 from .chaining import clip_bounds, first_motion, next_motion
@@ -141,7 +141,7 @@ class MfEtalk(nn.Module):
         inputs = self._inputs(given, self._training_motion(given, generator), keep)
         noised = self._noised(clean, generator)
         velocity = self.denoiser(noised.x, noised.step, inputs, temporal=self._temporal)
-        errors = (velocity - noised.velocity).square().flatten(1).mean(1)
+        errors = as_seen(self.encoders, velocity - noised.velocity).square().flatten(1).mean(1)
         denoise = (self.training_noise.weight(noised.step).to(errors) * errors).mean()
         total, parts = self._add_emotion(denoise, noised, velocity, given, judge, encoders or self.encoders)
         parts |= {"denoise": denoise.detach(), "velocity_error": errors.detach().mean()}

@@ -17,6 +17,7 @@ from talkforge.models.diffusion.tiny_vae import (
     TinyVae,
     add_vae_loss,
     arrival,
+    as_seen,
     block_cosines,
     departure,
     vae_alone,
@@ -157,6 +158,22 @@ def departure_of(vae: TinyVae, latents: torch.Tensor, reference: torch.Tensor) -
     plain = TinyEncoders(CONFIG, 4, 0.5, 8)
     assert departure(plain, latents, reference) is latents is arrival(plain, latents, reference)
     return departure(encoders, latents, reference)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("residual", [False, True])
+def test_errors_count_as_they_do_in_pictures(residual: bool) -> None:
+    """With an orthonormal transform and nothing learnt, a picture's square error is the latents', up to one factor."""
+    encoders = TinyEncoders(replace(CONFIG, residual=residual), 6, 0.5, 8)
+    vae, reference, draws = encoders.vae, torch.zeros(2, 6, 4, 4), seeded()
+    for kept in (vae.spread, vae.change):
+        kept.copy_(torch.rand(6, generator=draws) + 0.1)
+    errors = [torch.randn(2, 3, 6, 4, 4, generator=draws) for _ in range(2)]
+    seen = [float(as_seen(encoders, error).square().sum()) for error in errors]
+    shown = [float(vae.decode(vae.arrival(error, reference).flatten(0, 1)).square().sum()) for error in errors]
+    assert seen[0] / seen[1] == pytest.approx(shown[0] / shown[1], rel=1e-4)
+    assert float(vae.importance.square().mean()) == pytest.approx(1)
+    assert as_seen(None, errors[0]) is errors[0]
 
 
 def test_a_still_portrait_departs_from_itself_by_nothing() -> None:
