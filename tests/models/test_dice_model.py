@@ -177,7 +177,7 @@ def test_guidance_of_one_is_the_full_condition_alone(model: DiceTalk) -> None:
     found = model.sample(batch, seeded(), steps=1, guidance=GuidanceConfig(1.0, 1.0))
     given = prepare(batch, model.encoders, CONFIG)
     sigma = torch.tensor(CONFIG.diffusion.sigma_max)
-    noise = torch.randn(found.shape, generator=seeded())
+    noise = CONFIG.diffusion.temperature * torch.randn(found.shape, generator=seeded())
     with torch.no_grad():
         denoised, _ = model._predict(noise * sigma, sigma, model._branch_inputs(given, "full"))
     torch.testing.assert_close(found, denoised, rtol=1e-3, atol=1e-3)

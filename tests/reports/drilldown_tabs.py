@@ -16,7 +16,7 @@ from talkforge.reports.drilldown_links import relative_href
 from talkforge.reports.drilldown_page import render_compare, render_method
 from talkforge.tests.reports.demo import INJECTION, strip
 from talkforge.tests.reports.drilldown_demo import demo_method
-from talkforge.tests.reports.test_browser import FLAGS, Tab, chromium
+from talkforge.tests.reports.test_browser import FLAGS, Tab, chromium, kept
 
 __all__ = ["browser", "chromium", "open_tab", "pages"]
 FPS = 25
@@ -112,19 +112,12 @@ class Place:
 
 @pytest.fixture
 def open_tab(browser: Any, pages: dict[str, Path]) -> Iterator[Any]:
-    """Opens a page by name at a hash; all tabs must have been silent and off the network."""
-    tabs: list[Tab] = []
+    """Opens a page by name at a hash."""
 
-    def open_page(name: str, hash_: str = "", **options: Any) -> Tab:
-        tabs.append(Tab(browser, Place(pages[name], hash_), **options))  # type: ignore[arg-type]
-        return tabs[-1]
+    def made(name: str, hash_: str = "", **options: Any) -> Tab:
+        return Tab(browser, Place(pages[name], hash_), **options)  # type: ignore[arg-type]
 
-    yield open_page
-    for tab in tabs:
-        external = [url for url in tab.requests if not url.startswith(("file:", "data:"))]
-        tab.context.close()
-        assert external == []
-        assert tab.log == []
+    yield from kept(made)
 
 
 def ready(tab: Tab, count: int = 2) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -105,13 +105,12 @@ class Tab:
         return self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
 
 
-@pytest.fixture
-def open_tab(browser: Any, pages: dict[str, Path]) -> Iterator[Any]:
-    """Opens a page by name; all tabs are closed and must have been silent and off the network."""
+def kept(make: Callable[..., Tab]) -> Iterator[Any]:
+    """Opens tabs; all of them are closed and must have been silent and off the network."""
     tabs: list[Tab] = []
 
-    def open_page(name: str, **options: Any) -> Tab:
-        tabs.append(Tab(browser, pages[name], **options))
+    def open_page(*given: Any, **options: Any) -> Tab:
+        tabs.append(make(*given, **options))
         return tabs[-1]
 
     yield open_page
@@ -120,6 +119,12 @@ def open_tab(browser: Any, pages: dict[str, Path]) -> Iterator[Any]:
         tab.context.close()
         assert external == []
         assert tab.log == []
+
+
+@pytest.fixture
+def open_tab(browser: Any, pages: dict[str, Path]) -> Iterator[Any]:
+    """Opens a page by name."""
+    yield from kept(lambda name, **options: Tab(browser, pages[name], **options))
 
 
 @pytest.mark.parametrize("name", ["report", "comparison"])
