@@ -5,20 +5,27 @@ from __future__ import annotations
 import atexit
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import Lock
+from functools import partial
+from threading import RLock
+from typing import TypeVar
 
-_ends: dict[int, Callable[[], None]] = {}
-_lock = Lock()
+T = TypeVar("T")
+_ends: dict[object, Callable[[], None]] = {}
+_lock = RLock()
 
 
 @contextmanager
-def kept(end: Callable[[], None]) -> Iterator[None]:
-    """Inside the block `end_all`, and the end of this process, call `end`."""
-    key = id(end)
+def kept(start: Callable[[], T], end: Callable[[T], None]) -> Iterator[T]:
+    """Starts a program; inside the block `end_all`, and the end of this process, call `end` with it.
+
+    An interruption comes before the start or after it is noted, never between.
+    """
+    key = object()
     with _lock:
-        _ends[key] = end
+        started = start()
+        _ends[key] = partial(end, started)
     try:
-        yield
+        yield started
     finally:
         with _lock:
             _ends.pop(key, None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -63,9 +63,9 @@ class EvalConfig(Config):
 
     @model_validator(mode="before")
     @classmethod
-    def _without_real(cls, data: dict[str, Any]) -> dict[str, Any]:
-        alone = data.get("reference") is False and "generated" in data
-        return {"real": data["generated"], **data} if alone else data
+    def _without_real(cls, data: Any) -> Any:
+        alone = isinstance(data, Mapping) and data.get("reference") is False and "generated" in data
+        return {"real": data["generated"], **data} if alone else data  # what is no mapping is refused by its field
 
 
 @dataclass(frozen=True)

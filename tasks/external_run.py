@@ -119,6 +119,20 @@ def run_program(
     """
     mark = secrets.token_hex(16)
     started = time.monotonic() - spent
+    with kept(lambda: _begun(command, cwd, env, mark, stop), _Job.end) as job:
+        process = job.process
+        assert process.stdout is not None, "it was asked for"
+        said = _Log(process.stdout, log, bounds.log)
+        try:
+            broken = _watch(job, said, bounds, room, started)
+        finally:
+            job.end()
+            said.close()
+    seconds = time.monotonic() - started - spent
+    return _judged(process, broken, said, Ran(seconds, job.peak, list(said.tail)))
+
+
+def _begun(command: Sequence[str], cwd: Path, env: Mapping[str, str], mark: str, stop: Sequence[str]) -> _Job:
     try:
         process = subprocess.Popen(
             list(command),
@@ -131,17 +145,7 @@ def run_program(
         )
     except (OSError, ValueError) as error:
         raise CannotStart(f"{command[0]} cannot be started: {error}") from error
-    job = _Job(process, mark, tuple(stop), dict(env))
-    assert process.stdout is not None, "it was asked for"
-    said = _Log(process.stdout, log, bounds.log)
-    with kept(job.end):
-        try:
-            broken = _watch(job, said, bounds, room, started)
-        finally:
-            job.end()
-            said.close()
-    seconds = time.monotonic() - started - spent
-    return _judged(process, broken, said, Ran(seconds, job.peak, list(said.tail)))
+    return _Job(process, mark, tuple(stop), dict(env))
 
 
 def _judged(process: subprocess.Popen[bytes], broken: ProgramFailed | None, said: _Log, ran: Ran) -> Ran:
