@@ -65,6 +65,15 @@ def whole_precision(like: torch.Tensor) -> AbstractContextManager[object]:
     return torch.autocast(like.device.type, enabled=False)
 
 
+def zeroed(last: nn.Conv2d, second_half: float = 0.0) -> nn.Conv2d:
+    """A layer that adds nothing yet; the second half of its channels is a constant."""
+    assert last.bias is not None, "it is built with one"
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    nn.init.constant_(last.bias[len(last.bias) // 2 :], second_half)
+    return last
+
+
 class Residual(nn.Module):
     """x + conv(silu(norm(conv(silu(norm(x)))))), the width kept."""
 
@@ -105,28 +114,20 @@ class TinyVae(nn.Module):
             Residual(width),
             *down,
             nn.SiLU(),
-            nn.Conv2d(width, 2 * latent_channels, 1),
+            zeroed(nn.Conv2d(width, 2 * latent_channels, 1), LOG_VARIANCE),
         )
         self.decoder = nn.Sequential(
             nn.Conv2d(latent_channels, width, 1),
             Residual(width),
             *up,
             nn.SiLU(),
-            nn.Conv2d(width, 12, 3, padding=1),
+            zeroed(nn.Conv2d(width, 12, 3, padding=1)),
             nn.PixelShuffle(2),
         )
-        self._start_at_the_transform(latent_channels)
+        self.register_buffer("cosines", block_cosines(2**config.downsamples, latent_channels), persistent=False)
         self.register_buffer("spread", torch.ones(latent_channels))
         self.register_buffer("change", torch.ones(latent_channels))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))  # batches of training, a part of checkpoints
-
-    def _start_at_the_transform(self, latent_channels: int) -> None:
-        """What the networks add is nothing at first, and the variance small."""
-        self.register_buffer("cosines", block_cosines(2**self.config.downsamples, latent_channels), persistent=False)
-        for last in (self.encoder[-1], self.decoder[-2]):
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
-        nn.init.constant_(self.encoder[-1].bias[latent_channels:], LOG_VARIANCE)
 
     @property
     def young(self) -> bool:
