@@ -12,7 +12,6 @@ from urllib.parse import quote, urlsplit
 from ..core.errors import ConfigError
 from .comparison_facts import Evidence, RunFacts, recorded
 from .comparison_layout import ComparisonModel, lay_out
-from .comparison_markdown import markdown_page
 from .html import render_page
 from .latex import write_latex
 from .leaderboard_latex import metric_table, overview_table
@@ -21,39 +20,22 @@ from .published_page import published_latex_table, published_view
 from .view import check_results
 
 
-def render_comparison_html(
-    runs: Sequence[Mapping[str, Any]], links: Mapping[str, str], facts: Mapping[str, RunFacts] | None = None
-) -> str:
-    """One self-contained page over several runs.
-
-    Args:
-        runs: contents of the runs' `results.json`, each with another `method`.
-        links: for a method, the href of its `report.html` relative to the page; a method may be absent.
-        facts: for a method, what is known of its run beside its results; a method may be absent.
-
-    Raises:
-        ConfigError: no runs, two runs of one method, a broken `results.json`, or a link that is not relative.
-    """
-    return comparison_page(comparison_model(runs, links, facts))
-
-
-def render_comparison_markdown(
-    runs: Sequence[Mapping[str, Any]], links: Mapping[str, str], facts: Mapping[str, RunFacts] | None = None
-) -> str:
-    """The page's twin in GitHub-flavoured Markdown; arguments and errors as `render_comparison_html`."""
-    return markdown_page(comparison_model(runs, links, facts))
-
-
 def comparison_model(
     runs: Sequence[Mapping[str, Any]],
     links: Mapping[str, str],
     facts: Mapping[str, RunFacts] | None = None,
     evidence: Evidence | None = None,
 ) -> ComparisonModel:
-    """Lays out the page; see `render_comparison_html` for arguments and errors.
+    """Lays out a page over several runs.
 
     Args:
+        runs: contents of the runs' `results.json`, each with another `method`.
+        links: for a method, the href of its page relative to this one; a method may be absent.
+        facts: for a method, what is known of its run beside its results; a method may be absent.
         evidence: what the clips' values do not tell; None: only the differences that the runs themselves carry.
+
+    Raises:
+        ConfigError: no runs, two runs of one method, a broken `results.json`, or a link that is not relative.
     """
     by_method = _checked(runs)
     hrefs = {method: relative_href(links[method]) for method in by_method if method in links}

@@ -110,7 +110,9 @@
     const picture = drawn("svg", { viewBox: `0 0 ${SIDE} ${SIDE}`, role: "group", "aria-label": `A against B, ${pairs.length} clips` });
     const [start, end] = [low - pad, high + pad];
     const corner = metric().aim === "high" ? [start, end] : [end, start];
-    if (metric().aim === "high" || metric().aim === "low") {
+    const sided = metric().aim === "high" || metric().aim === "low";
+    document.getElementById("shaded-side").hidden = !sided;
+    if (sided) {
       picture.append(drawn("path", { class: "side-b", d: `M${x(start)} ${y(start)}L${x(end)} ${y(end)}L${x(corner[0])} ${y(corner[1])}Z` }));
     }
     picture.append(drawn("path", { class: "base", d: `M${x(start)} ${y(end)}V${y(start)}H${x(end)}` }));

@@ -91,7 +91,7 @@ def test_frozen_encoders_have_the_stated_shapes() -> None:
 @needs_diffusers
 def test_tiny_is_tiny_and_complete() -> None:
     found = count_parameters(DiceTalkConfig.tiny())
-    assert sum(found.values()) < 6e6
+    assert sum(found.values()) < 4e6
     assert min(found.values()) > 0
     assert DiceTalkConfig.tiny().bank.prior_width == EmbedderConfig.tiny().width
 

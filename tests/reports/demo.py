@@ -9,10 +9,13 @@ import hashlib
 import io
 import math
 import random
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
 from PIL import Image, ImageDraw
+from talkforge.reports.comparison import comparison_model, comparison_page
+from talkforge.reports.comparison_markdown import markdown_page
 from talkforge.reports.view import ClipView, Curve, MetricView, RunView
 
 FPS = 25.0
@@ -273,3 +276,13 @@ def demo_comparison(*, split: bool = False) -> tuple[list[dict[str, Any]], dict[
     if split:
         runs[1]["results"]["fvd:i3d-k400-16f"]["protocol"] = FVD_PROTOCOL | {"crop": "none"}
     return runs, {method: f"{method.lower()} run/report.html" for method in list(figures)[:3]}
+
+
+def html_of(runs: Sequence[Mapping[str, Any]], links: Mapping[str, str], facts: Any = None) -> str:
+    """The page that compares runs."""
+    return comparison_page(comparison_model(runs, links, facts))
+
+
+def markdown_of(runs: Sequence[Mapping[str, Any]], links: Mapping[str, str], facts: Any = None) -> str:
+    """Its Markdown twin."""
+    return markdown_page(comparison_model(runs, links, facts))

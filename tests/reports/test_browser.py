@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from talkforge.reports.comparison import comparison_model, comparison_page, render_comparison_html
+from talkforge.reports.comparison import comparison_model, comparison_page
 from talkforge.reports.html import render_html
 from talkforge.reports.latex import parse_latex
 from talkforge.reports.leaderboard_latex import overview_table
 from talkforge.reports.leaderboard_published import corresponding
 from talkforge.reports.published import load_published
-from talkforge.tests.reports.demo import INJECTION, demo_comparison, demo_run
+from talkforge.tests.reports.demo import INJECTION, demo_comparison, demo_run, html_of
 from talkforge.tests.reports.made_runs import hard_clips, made
 
 pytestmark = pytest.mark.browser
@@ -59,7 +59,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     runs[3]["method"] = INJECTION
     texts = {
         "report": render_html(demo_run(hostile=True)),
-        "comparison": render_comparison_html(runs, links),
+        "comparison": html_of(runs, links),
         "leaderboard": leaderboard_page(),
     }
     for name, text in texts.items():

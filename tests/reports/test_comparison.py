@@ -10,11 +10,9 @@ from talkforge.core.errors import ConfigError
 from talkforge.reports.comparison import (
     comparison_model,
     relative_href,
-    render_comparison_html,
-    render_comparison_markdown,
 )
 from talkforge.reports.comparison_facts import Reference, RunFacts
-from talkforge.tests.reports.demo import INJECTION, demo_comparison, result, results
+from talkforge.tests.reports.demo import INJECTION, demo_comparison, html_of, markdown_of, result, results
 from talkforge.tests.reports.page import Page
 
 FVD, SYNC = "fvd:i3d-k400-16f", "av_sync:mouth-envelope"
@@ -79,7 +77,7 @@ def test_numbers_measured_differently_never_share_a_table(change: dict[str, Any]
     assert difference in split.differences
     assert [row.cell.best for table in split.tables for row in table.rows] == [True, False, False]
     assert "m:v was measured in 2 different ways" in model.notes[0]
-    for text in (render_comparison_html(runs, {}), render_comparison_markdown(runs, {}).replace("\\", "")):
+    for text in (html_of(runs, {}), markdown_of(runs, {}).replace("\\", "")):
         assert difference in text
 
 
@@ -105,7 +103,7 @@ def test_runs_over_other_real_clips_never_share_a_table(other: Reference, differ
     assert [[row.method for row in table.rows] for table in model.columns] == [["C", "A"], ["B"]]
     assert [row.cell.best for table in model.columns for row in table.rows] == [True, False, False]
     assert "The runs are about different real clips" in model.notes[0]
-    page, text = render_comparison_html(runs, {}, facts), render_comparison_markdown(runs, {}, facts)
+    page, text = html_of(runs, {}, facts), markdown_of(runs, {}, facts)
     assert all(any(difference in line for line in lines) for lines in (model.parted, [page], [text.replace("\\", "")]))
     assert len(Page(page).all("table", class_="matrix")) == 2
 
@@ -158,7 +156,7 @@ def test_a_run_without_a_number_keeps_its_reason_beside_split_tables() -> None:
 
 
 def test_a_metric_that_a_run_lacks_is_a_dash_with_words() -> None:
-    page = Page(render_comparison_html(*demo_comparison()))
+    page = Page(html_of(*demo_comparison()))
     row = next(e for e in page.all("tr") if "matrix" not in e.attributes and e.text.split()[:1] == ["SadTalker"])
     assert "not part of this run" in row.text
 
@@ -192,11 +190,9 @@ def test_different_numbers_of_clips_are_pointed_out() -> None:
 
 def test_links_lead_to_the_runs() -> None:
     runs, links = demo_comparison()
-    anchors = {
-        e.text: e.attributes["href"] for e in Page(render_comparison_html(runs, links)).all("a") if e.text in links
-    }
+    anchors = {e.text: e.attributes["href"] for e in Page(html_of(runs, links)).all("a") if e.text in links}
     assert anchors == {method: href.replace(" ", "%20") for method, href in links.items()}
-    page = Page(MarkdownIt("commonmark").enable("table").render(render_comparison_markdown(runs, links)))
+    page = Page(MarkdownIt("commonmark").enable("table").render(markdown_of(runs, links)))
     assert {(e.text, e.attributes["href"]) for e in page.all("a")} == set(anchors.items())
 
 
@@ -215,19 +211,19 @@ def test_an_odd_relative_link_stays_a_path() -> None:
 def test_two_runs_of_one_name_and_no_runs_are_refused() -> None:
     run = results("A", m__v=result(1.0, None))
     with pytest.raises(ConfigError, match="two runs carry the method name 'A'"):
-        render_comparison_html([run, run], {})
+        html_of([run, run], {})
     with pytest.raises(ConfigError, match="no runs"):
-        render_comparison_markdown([], {})
+        markdown_of([], {})
     with pytest.raises(ConfigError, match="missing ci95"):
-        render_comparison_html([results("A", m__v={k: v for k, v in result(1.0, None).items() if k != "ci95"})], {})
+        html_of([results("A", m__v={k: v for k, v in result(1.0, None).items() if k != "ci95"})], {})
 
 
 def test_a_method_named_like_markup_stays_text() -> None:
     runs, _ = demo_comparison(split=True)
     runs[0]["method"] = INJECTION
     plain, _ = demo_comparison(split=True)
-    page, other = Page(render_comparison_html(runs, {})), Page(render_comparison_html(plain, {}))
+    page, other = Page(html_of(runs, {})), Page(html_of(plain, {}))
     assert page.skeleton() == other.skeleton()
     assert not page.all("img") and INJECTION in page.all("table", class_="matrix")[0].text
-    shown = Page(MarkdownIt("commonmark", {"html": True}).enable("table").render(render_comparison_markdown(runs, {})))
+    shown = Page(MarkdownIt("commonmark", {"html": True}).enable("table").render(markdown_of(runs, {})))
     assert not shown.all("img") and INJECTION in [e.text for e in shown.all("td")]
