@@ -7,7 +7,7 @@ prior, or that of a clip by the training's embedder.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,7 +23,7 @@ from ..models.dice_talk.priors import WIDTH, read_priors, read_published_priors
 from ..models.diffusion.config import AudioTokensConfig
 from .clip_prior import ClipPriors
 from .dice_priors import PRIORS, embedder_run, open_priors, prior_of_clip
-from .generate_talking import TalkingMaker, TalkingOptions, checked_sound, opened_run
+from .generate_talking import TalkingMaker, TalkingOptions, checked_sound, opened_run, sampled
 from .methods import Method, Opened, TestItem
 from .portrait import shot_of
 from .talking_batches import check_pinned
@@ -77,13 +77,6 @@ def open_method(options: DiceTalkOptions) -> Opened:
     return opened_run(DiceTalkMaker, options, "dice-talk", DiceTalkTrainConfig)
 
 
-def sampled(model: DiceTalkConfig, temperature: float | None, sigma_max: float | None) -> DiceTalkConfig:
-    """The configuration with another start of sampling, where one is given. Raises ConfigError where it cannot be."""
-    given = {"temperature": temperature, "sigma_max": sigma_max}
-    changes = {name: value for name, value in given.items() if value is not None}
-    return replace(model, diffusion=replace(model.diffusion, **changes))
-
-
 @dataclass
 class DiceTalkMaker(TalkingMaker[DiceTalkOptions, DiceTalkTrainConfig]):
     """Makes videos with one training's weights."""
@@ -95,7 +88,7 @@ class DiceTalkMaker(TalkingMaker[DiceTalkOptions, DiceTalkTrainConfig]):
     @property
     def config(self) -> DiceTalkConfig:
         """The model's, with the sampling that was asked for."""
-        return sampled(self.settings.model, self.options.temperature, self.options.sigma_max)
+        return sampled(self.settings.model, temperature=self.options.temperature, sigma_max=self.options.sigma_max)
 
     @property
     def audio(self) -> AudioTokensConfig:

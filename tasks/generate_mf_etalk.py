@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from pydantic import field_validator
+from pydantic import NonNegativeFloat, field_validator
 
 from ..core.errors import ConfigError, InputError, MediaError, NoFace
 from ..core.registry import did_you_mean, resolve
@@ -26,7 +26,7 @@ from .dice_priors import features_of, maker_of
 from .extract import ClipFile
 from .extract_identity import aligned_112
 from .extractor import extractors
-from .generate_talking import TalkingMaker, TalkingOptions, checked_sound, opened_run
+from .generate_talking import TalkingMaker, TalkingOptions, checked_sound, opened_run, sampled
 from .methods import Method, Opened, TestItem, read_portrait
 from .portrait import Shot, face_in, shot_of
 from .talking_aus import feature_names, filled, neutral_faces
@@ -49,10 +49,12 @@ class MfEtalkOptions(TalkingOptions):
         au: by unit, what is added to its intensity: {"AU12": 0.5} for a smile. Sums stay within 0 and what counts as 1.
         neutral: what a clip's track is compared with: "build", the mean neutral face of the training's people; "clip",
             the clip's own median; "zero", no intensity at all.
+        temperature: on the starting noise; None takes the training's.
     """
 
     au: Mapping[str, float] = {}
     neutral: Literal["build", "clip", "zero"] = "build"
+    temperature: NonNegativeFloat | None = None
 
     @field_validator("au")
     @classmethod
@@ -100,8 +102,8 @@ class MfEtalkMaker(TalkingMaker[MfEtalkOptions, MfEtalkTrainConfig]):
 
     @property
     def config(self) -> MfEtalkConfig:
-        """The model's."""
-        return self.settings.model
+        """The model's, with the sampling that was asked for."""
+        return sampled(self.settings.model, temperature=self.options.temperature)
 
     @property
     def audio(self) -> AudioTokensConfig:
@@ -126,6 +128,7 @@ class MfEtalkMaker(TalkingMaker[MfEtalkOptions, MfEtalkTrainConfig]):
             **self.shared_facts(self.config.diffusion.sample_steps),
             "action_units": self.settings.aus if self.config.fusion.on else None,
             **added,
+            "temperature": self.config.diffusion.temperature,
             "neutral": self.options.neutral,
         }
 

@@ -39,6 +39,9 @@ from .trained import Trained, device_of, settings_of, weights_of
 if TYPE_CHECKING:
     import torch
 
+    from ..models.dice_talk.denoiser_config import DiceTalkConfig
+    from ..models.mf_etalk.config import MfEtalkConfig
+
 LEAST_SECONDS = 0.5  # of sound
 SHOWN_PIXELS = 256  # least side of a video
 OUTSIDE = {"run", "device", "checkpoint", "crop"}  # options that are said of a video in other words, or not at all
@@ -74,6 +77,13 @@ class TalkingOptions(Config):
 
 OptionsT = TypeVar("OptionsT", bound=TalkingOptions)
 SettingsT = TypeVar("SettingsT", bound=TalkingTrainConfig)
+ModelT = TypeVar("ModelT", "DiceTalkConfig", "MfEtalkConfig")
+
+
+def sampled(model: ModelT, **given: float | None) -> ModelT:
+    """The configuration with another start of sampling, where one is given. Raises ConfigError where it cannot be."""
+    changes = {name: value for name, value in given.items() if value is not None}
+    return replace(model, diffusion=replace(model.diffusion, **changes))
 
 
 @dataclass

@@ -44,7 +44,7 @@ from talkforge.models.diffusion.config import GuidanceConfig
 from talkforge.models.training.weights import load_for_use
 from talkforge.tasks.clip_prior import ClipPriors
 from talkforge.tasks.dice_priors import build_priors, middle_prior
-from talkforge.tasks.generate_dice_talk import sampled
+from talkforge.tasks.generate_talking import sampled
 from talkforge.tasks.talking_batches import STRIDE, open_clips
 from talkforge.tasks.train_dice_talk import DiceTalkTrainConfig
 from talkforge.tasks.trained import settings_of, weights_of
@@ -76,7 +76,7 @@ class Study:
         self.priors = ClipPriors.load(self.settings.embedder, self.settings.prior_from)
         columns = [self.settings.audio_column, self.priors.expression, self.priors.audio]
         shards = open_clips(self.data, "train", [name for name in columns if name is not None])
-        self.config = sampled(self.settings.model, self.temperature, self.sigma_max)
+        self.config = sampled(self.settings.model, temperature=self.temperature, sigma_max=self.sigma_max)
         box_scale = self.config.pose.box_scale
         self.clips = talking.Clips.of(shards, self.settings, box_scale=box_scale, limit=self.frames)
 

@@ -36,6 +36,7 @@ from talkforge.models.mf_etalk.masks import region_masks
 from talkforge.models.mf_etalk.model import MfEtalk
 from talkforge.models.mf_etalk.pipeline import Portrayed, latents_of, pictures
 from talkforge.models.training.weights import load_for_use
+from talkforge.tasks.generate_talking import sampled
 from talkforge.tasks.talking_aus import Neutrals, filled, intensities, neutral_faces, unit_columns
 from talkforge.tasks.talking_batches import open_clips
 from talkforge.tasks.train_mf_etalk import LIPS, STRIDE, MfEtalkTrainConfig, around
@@ -64,11 +65,13 @@ class Study:
     frames: int
     steps: int | None
     conditions: float | None
+    temperature: float | None
 
     def __post_init__(self) -> None:
         self.settings = settings_of(self.run, "mf-etalk", MfEtalkTrainConfig)
         self.trained = weights_of(self.run)
-        model, units = self.settings.model, unit_columns(self.settings.aus)
+        self.config = sampled(self.settings.model, temperature=self.temperature)
+        model, units = self.config, unit_columns(self.settings.aus)
         shards = open_clips(self.data, "train", [self.settings.audio_column, *units.values()])
         scale = model.face.face_scale
         self.clips = talking.Clips.of(
@@ -88,12 +91,13 @@ class Study:
             "frames": self.frames,
             "steps": self.steps,
             "conditions": self.conditions,
+            "temperature": self.temperature,
         }
 
     @cached_property
     def model(self) -> MfEtalk:
         """With averaged weights."""
-        return load_for_use(lambda: MfEtalk(self.settings.model), self.trained.weights)
+        return load_for_use(lambda: MfEtalk(self.config), self.trained.weights)
 
     @cached_property
     def neutrals(self) -> Neutrals:
@@ -118,7 +122,7 @@ class Study:
 
     def generated(self, clip: int, track: np.ndarray, seed: int = 0) -> talking.Frames:
         """Pictures of the clip's first frame animated by its sound and a track of action units."""
-        model, whole = self.settings.model, self.clips.pictures.clip(clip)
+        model, whole = self.config, self.clips.pictures.clip(clip)
         layers = model.audio.layers
         states = self.clips.states(clip, self.settings.audio_column, layers.states, layers.state_width)
         face, lip = around(whole.boxes[:1]), around(whole.parts["lips"][:1])
@@ -276,8 +280,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--frames", type=int, default=48, help="of each clip, 25 a second")
     parser.add_argument("--steps", type=int, help="of denoising; the training's by default")
     parser.add_argument("--conditions", type=float, help="guidance weight; the training's by default")
+    parser.add_argument("--temperature", type=float, help="of the starting noise; the training's by default")
     options = parser.parse_args(arguments)
-    rest = (options.frames, options.steps, options.conditions)
+    rest = (options.frames, options.steps, options.conditions, options.temperature)
     studies: dict[str, list[Study]] = defaultdict(list)
     for text in options.runs:
         row, _, folder = text.partition("=")
@@ -291,6 +296,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "made": now(),
         "talkforge_version": version(),
         "environment": environment(),
+        "sampling": asdict(edited.config.diffusion),
         "guidance": asdict(talking.weighted(edited.settings.model.guidance, options.conditions)),
         "clips": edited.clips.names,
         "ablations": measure_rows(studies),

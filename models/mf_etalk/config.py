@@ -209,9 +209,12 @@ class DiffusionConfig:
     )
     noise_offset: float = chosen(0.05, "hallo", "noise that is the same over a clip's channel")
     sample_steps: int = chosen(40, "hallo", "DDIM steps")
+    temperature: float = chosen(1.0, "hallo: the noise as it was drawn", "on the starting noise, see DICE-Talk's")
 
     def __post_init__(self) -> None:
         positive(self, "steps", "beta_start", "sample_steps")
+        if self.temperature < 0:
+            fail(self, "temperature", "below 0")
         if not self.beta_start <= self.beta_end < 1:
             fail(self, "beta_end", "not within beta_start..1")
         if self.sample_steps > self.steps:
@@ -307,8 +310,10 @@ class MfEtalkConfig:
             "audio": AudioConfig(kind="whisper", hidden=64, tokens=4, width=64),
             "face": FaceConfig(embedding=64, tokens=2, locator=(8, 16, 32)),
             "au": AuConfig(hidden=64, tokens=2, width=64),
-            "fusion": FusionConfig(motion_grid=2),
-            "diffusion": DiffusionConfig(sample_schedule="scaled_linear", sample_steps=20),
+            # What closes a branch at the start are its zero convolutions; a second zero would cost half the training.
+            "fusion": FusionConfig(motion_grid=2, gate_start=1.0),
+            "diffusion": DiffusionConfig(sample_schedule="scaled_linear", sample_steps=20, temperature=0.3),
+            "guidance": GuidanceConfig(1.0, 2.0),
             "vae": "tiny",
             "size": 64,
             "temporal_trains": "all",

@@ -238,7 +238,8 @@ class MfEtalk(nn.Module):
                 branch: self._branch(part, known, branch, weights or {}) for branch in branch_weights(guidance)
             }
             shape = given["reference"][:, None].expand(-1, end - start, -1, -1, -1)
-            found = self._denoised(randn(shape, generator), inputs, guidance, count)
+            noise = self.config.diffusion.temperature * randn(shape, generator)
+            found = self._denoised(noise, inputs, guidance, count)
             made.append(arrival(self.encoders, found, given["reference"]))
             motion = next_motion(motion, made[-1])
         return torch.cat(made, 1)
