@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ..core.errors import EXIT_OK, EXIT_REJECTS
+from ..core.errors import EXIT_OK, EXIT_REJECTS, ConfigError, InputError
 from ..core.terminal import listed, say
 from .base import FILE, FOLDER
 from .gates import gate_options, tell_settled
@@ -163,7 +163,20 @@ def benchmark(real: str, methods: str, out: Path, strict: bool, asked: Any, **op
     show_default=True,
     help="How pages of single clips get their videos; none: no such pages.",
 )
-def leaderboard(runs: tuple[Path, ...], out: Path, no_published: bool, pair_distances: bool, videos: str) -> None:
+@click.option(
+    "--priors",
+    multiple=True,
+    metavar="METHOD=FILE",
+    help="Clips' emotion priors (talkforge priors --by clip), for a t-SNE on the method's page; repeatable.",
+)
+def leaderboard(
+    runs: tuple[Path, ...],
+    out: Path,
+    no_published: bool,
+    pair_distances: bool,
+    videos: str,
+    priors: tuple[str, ...],
+) -> None:
     """Finished evaluations (RUNS: their --out folders) on one page, and as tables for papers and programs.
 
     Runs share a column only with the same real clips, protocol, weights and version; else they stand apart, and the
@@ -177,10 +190,33 @@ def leaderboard(runs: tuple[Path, ...], out: Path, no_published: bool, pair_dist
     """
     from ..flows.benchmark import read_run, write_comparison, write_published
 
+    pictured = _by_method(priors)
+    if pictured and not runs:
+        raise ConfigError("--priors belongs to runs, and none is given", hint="name the evaluations: RUNS")
     if runs:
         outcomes = [read_run(run) for run in runs]
         shown: Any = None if videos == "none" else videos
-        write_comparison(out, outcomes, published=not no_published, pair_distances=pair_distances, videos=shown)
+        write_comparison(
+            out,
+            outcomes,
+            published=not no_published,
+            pair_distances=pair_distances,
+            videos=shown,
+            priors=pictured,
+        )
     else:
         write_published(out)
     say(f"comparison: {out / 'index.html'}")
+
+
+def _by_method(texts: tuple[str, ...]) -> dict[str, Path]:
+    """Files by method from METHOD=FILE, cut at the last equals sign."""
+    found: dict[str, Path] = {}
+    for text in texts:
+        method, sign, path = text.rpartition("=")
+        if not (method and sign and path):
+            raise ConfigError(f"--priors {text!r} is not METHOD=FILE", hint="such as --priors mine=clips.npz")
+        if not Path(path).is_file():
+            raise InputError(f"there is no file {path}", hint="make one with: talkforge priors --by clip --out FILE")
+        found[method] = Path(path)
+    return found

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core.errors import InputError
+from ..core.errors import ConfigError, InputError
+from ..core.registry import did_you_mean
 from ..core.shards import write_json, write_text
 from ..reports.comparison import comparison_model, comparison_page
 from ..reports.comparison_markdown import HEAD, markdown_page
@@ -132,6 +133,7 @@ def write_comparison(
     published: bool = True,
     pair_distances: bool = False,
     videos: Videos | None = "link",
+    priors: Mapping[str, Path] | None = None,
 ) -> None:
     """Writes `index.html` over finished evaluations, its Markdown twin, and the same as LaTeX, CSV and JSON.
 
@@ -141,14 +143,17 @@ def write_comparison(
         pair_distances: draw clips jointly also for metrics that are no mean of their clips, from stored features;
             long work for many clips.
         videos: how pages of single clips have their videos; None: no such pages, names lead to the runs' reports.
+        priors: for a method, an `.npz` of `talkforge priors --by clip`, for a t-SNE on its page.
 
     Raises:
         InputError: a file that is not ours is in the way, or a run's details cannot be read.
-        ConfigError: see `comparison.comparison_model`.
+        ConfigError: priors of a method that is not there, or without pages to show them on; and what
+            `comparison.comparison_model` raises.
     """
     for name in (*PUBLISHED, "leaderboard.json"):
         check_page(out / name)
     reports = {one.results["method"]: one.out / "report.html" for one in outcomes}
+    _check_priors(priors or {}, reports, pages=videos is not None)
     there = {method: Path(os.path.relpath(path, out)).as_posix() for method, path in reports.items() if path.is_file()}
     pages = {} if videos is None else {method: f"{CLIPS}/{page_folder(method)}/index.html" for method in reports}
     hrefs = there | pages | dict(links or {})
@@ -159,13 +164,23 @@ def write_comparison(
     families = {family for board in model.boards for family in board.families}
     tables = corresponding(load_published(), families) if published else []
     if videos is not None:
-        write_drilldown([one.out for one in outcomes], out / CLIPS, videos=videos, index="../index.html")
+        write_drilldown([one.out for one in outcomes], out / CLIPS, videos=videos, priors=priors, index="../index.html")
     compared = f"{CLIPS}/{COMPARE}" if len(pages) > 1 else None
     write_text(out / "index.html", comparison_page(model, tables, clips=compared))
     write_text(out / "leaderboard.md", markdown_page(model, tables))
     write_text(out / "leaderboard.tex", render_leaderboard_latex(model, tables))
     write_text(out / "leaderboard.csv", render_leaderboard_csv(model, tables))
     write_json(out / "leaderboard.json", leaderboard_json(model, tables))
+
+
+def _check_priors(priors: Mapping[str, Path], methods: Collection[str], *, pages: bool) -> None:
+    """See `write_comparison`."""
+    if priors and not pages:
+        raise ConfigError("priors are shown on pages of clips, which are left out", hint="leave out --videos none")
+    for method in priors:
+        if method not in methods:
+            hint = did_you_mean(method, methods) or f"methods: {', '.join(sorted(methods))}"
+            raise ConfigError(f"priors are given for {method!r}, which is no method of the runs", hint=hint)
 
 
 def write_published(out: Path) -> None:

@@ -13,10 +13,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from talkforge.core.errors import InputError
+from click.testing import CliRunner
+from talkforge.commands.scoring import leaderboard
+from talkforge.core.errors import ConfigError, InputError
 from talkforge.flows import drilldown_files
 from talkforge.flows.drilldown import write_drilldown
 from talkforge.flows.drilldown_clips import base_of
+from talkforge.flows.drilldown_methods import page_folder
 from talkforge.flows.evaluate import EvalConfig, evaluate
 from talkforge.models.dice_talk.priors import write_priors
 from talkforge.reports.run import DETAIL_SCHEMA
@@ -228,13 +231,36 @@ def test_priors_of_clips_are_shown_by_emotion_and_a_wrong_file_is_said(runs: lis
     priors = {f"clip_{name}_{k}": rng.normal(size=(1, 16)) for name in ("happy", "sad") for k in range(4)}
     write_priors(tmp_path / "priors.npz", priors, width=16)
     (tmp_path / "broken.npz").write_bytes(b"no archive")
-    given = {"copy": tmp_path / "priors.npz", "M <b>": tmp_path / "broken.npz"}
-    hrefs = write_drilldown(runs, tmp_path / "pages", priors=given)
-    page = Page((tmp_path / "pages" / hrefs["copy"]).read_text(encoding="utf-8"))
+    given = ["--priors", f"copy={tmp_path / 'priors.npz'}", "--priors", f"M <b>={tmp_path / 'broken.npz'}"]
+    done = CliRunner().invoke(leaderboard, [*map(str, runs), "--out", str(tmp_path / "board"), *given])
+    assert done.exit_code == 0, done.output
+    pages = {one.name: one / "index.html" for one in (tmp_path / "board" / "_clips").glob("method-*")}
+    page = Page(pages[page_folder("copy")].read_text(encoding="utf-8"))
     assert len([e for e in page.all("circle") if "figure" in e.parents and e.attributes.get("cy") != "5"]) == 8
-    other = Page((tmp_path / "pages" / hrefs["M <b>"]).read_text(encoding="utf-8"))
+    other = Page(pages[page_folder("M <b>")].read_text(encoding="utf-8"))
     said = next(e.text for e in other.all("section") if e.attributes.get("aria-labelledby") == "absent")
     assert "t-SNE of priors" in said and "broken.npz" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--priors", "clips.npz"], "is not METHOD=FILE"),
+        (["--priors", "copy=gone.npz"], "there is no file gone.npz"),
+        (["--priors", "cpy=here.npz"], "'cpy', which is no method of the runs"),
+        (["--priors", "copy=here.npz", "--videos", "none"], "pages of clips, which are left out"),
+    ],
+)
+def test_priors_without_a_place_are_refused(
+    arguments: list[str], part: str, runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("here.npz").touch()
+    done = CliRunner().invoke(leaderboard, [*map(str, runs), "--out", "board", *arguments])
+    assert isinstance(done.exception, ConfigError | InputError) and part in done.exception.message
+    assert not Path("board").exists()
+    alone = CliRunner().invoke(leaderboard, ["--out", "board", "--priors", "copy=here.npz"])
+    assert isinstance(alone.exception, ConfigError)
 
 
 def test_what_cannot_be_shown_is_refused_before_anything_is_written(runs: list[Path], tmp_path: Path) -> None:
