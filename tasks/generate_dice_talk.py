@@ -7,7 +7,7 @@ prior, or that of a clip by the training's embedder.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ..models.dice_talk.model import DiceTalk
     from ..models.diffusion.batch import Encoders
 
+Retrieval = Literal["all", "nearest"]
 READ = {"model", "audio_column", "prior_from"}  # settings of the training that generation depends on
 HERE = "talkforge.tasks.generate_dice_talk"
 
@@ -48,12 +49,14 @@ class DiceTalkOptions(TalkingOptions):
         prior: of an item that has both a clip and a name: "clip" embeds the clip, "mean" takes the named mean prior.
         temperature: on the starting noise; None takes the training's.
         sigma_max: noise level at the start; None takes the training's.
+        retrieval: what of the emotion bank is attended to, see `BankConfig`; None takes the training's.
     """
 
     priors: Path | None = None
     prior: Literal["clip", "mean"] = "clip"
     temperature: NonNegativeFloat | None = None
     sigma_max: PositiveFloat | None = None
+    retrieval: Retrieval | None = None
 
 
 METHODS = (
@@ -77,6 +80,11 @@ def open_method(options: DiceTalkOptions) -> Opened:
     return opened_run(DiceTalkMaker, options, "dice-talk", DiceTalkTrainConfig)
 
 
+def retrieving(model: DiceTalkConfig, retrieval: Retrieval | None) -> DiceTalkConfig:
+    """The configuration with another retrieval from the emotion bank, where one is given."""
+    return model if retrieval is None else replace(model, bank=replace(model.bank, retrieval=retrieval))
+
+
 @dataclass
 class DiceTalkMaker(TalkingMaker[DiceTalkOptions, DiceTalkTrainConfig]):
     """Makes videos with one training's weights."""
@@ -88,7 +96,9 @@ class DiceTalkMaker(TalkingMaker[DiceTalkOptions, DiceTalkTrainConfig]):
     @property
     def config(self) -> DiceTalkConfig:
         """The model's, with the sampling that was asked for."""
-        return sampled(self.settings.model, temperature=self.options.temperature, sigma_max=self.options.sigma_max)
+        asked = self.options
+        model = sampled(self.settings.model, temperature=asked.temperature, sigma_max=asked.sigma_max)
+        return retrieving(model, asked.retrieval)
 
     @property
     def audio(self) -> AudioTokensConfig:
@@ -112,6 +122,7 @@ class DiceTalkMaker(TalkingMaker[DiceTalkOptions, DiceTalkTrainConfig]):
             **self.shared_facts(self.config.diffusion.steps),
             "temperature": self.config.diffusion.temperature,
             "sigma_max": self.config.diffusion.sigma_max,
+            "retrieval": self.config.bank.retrieval,
             "embedder_sha256": self._embedder_sha256(),
             "priors": sorted(self.known),
             "frames_between": "linear, from 12.5 to 25 a second" if linear else "none, 12.5 a second",

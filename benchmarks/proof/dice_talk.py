@@ -44,6 +44,7 @@ from talkforge.models.diffusion.config import GuidanceConfig
 from talkforge.models.training.weights import load_for_use
 from talkforge.tasks.clip_prior import ClipPriors
 from talkforge.tasks.dice_priors import build_priors, middle_prior
+from talkforge.tasks.generate_dice_talk import Retrieval, retrieving
 from talkforge.tasks.generate_talking import sampled
 from talkforge.tasks.talking_batches import STRIDE, open_clips
 from talkforge.tasks.train_dice_talk import DiceTalkTrainConfig
@@ -67,6 +68,7 @@ class Study:
     conditions: float | None
     temperature: float | None
     sigma_max: float | None
+    retrieval: Retrieval | None
     emotional: Path
 
     def __post_init__(self) -> None:
@@ -76,7 +78,8 @@ class Study:
         self.priors = ClipPriors.load(self.settings.embedder, self.settings.prior_from)
         columns = [self.settings.audio_column, self.priors.expression, self.priors.audio]
         shards = open_clips(self.data, "train", [name for name in columns if name is not None])
-        self.config = sampled(self.settings.model, temperature=self.temperature, sigma_max=self.sigma_max)
+        model = sampled(self.settings.model, temperature=self.temperature, sigma_max=self.sigma_max)
+        self.config = retrieving(model, self.retrieval)
         box_scale = self.config.pose.box_scale
         self.clips = talking.Clips.of(shards, self.settings, box_scale=box_scale, limit=self.frames)
 
@@ -101,6 +104,7 @@ class Study:
             "conditions": self.conditions,
             "temperature": self.temperature,
             "sigma_max": self.sigma_max,
+            "retrieval": self.retrieval,
         }
 
     @cached_property
@@ -243,6 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--conditions", type=float, help="guidance weight; the training's by default")
     parser.add_argument("--temperature", type=float, help="of the starting noise; the training's by default")
     parser.add_argument("--sigma-max", type=float, help="noise level at the start; the training's by default")
+    parser.add_argument("--retrieval", choices=["all", "nearest"], help="from the bank; the training's by default")
     parser.add_argument("--emotional", type=Path, help="build whose labelled clips give the priors; DATA by default")
     parser.add_argument("--emotions", help="comma-separated; all that the build has by default")
     options = parser.parse_args(arguments)
@@ -255,6 +260,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.conditions,
         options.temperature,
         options.sigma_max,
+        options.retrieval,
         options.emotional or options.data,
     )
     talking.check_made(study.out, study.made)
@@ -267,6 +273,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "weights_sha256": study.trained.sha256,
         "denoising_steps": study.steps or study.config.diffusion.steps,
         "sampling": asdict(study.config.diffusion),
+        "retrieval": study.config.bank.retrieval,
         "guidance": asdict(study.guidance),
         "clips": study.clips.names,
         "loss": talking.measure_loss(study.run),

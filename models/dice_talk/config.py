@@ -142,9 +142,16 @@ class BankConfig:
         "off", "paper: none; reseed is ours", "what `EmotionBank.reseed` does with codes that are never the nearest"
     )
     dead_after: int = chosen(100, "ours", "batches without use after which a code is dead")
+    retrieval: Literal["all", "nearest"] = chosen(
+        "all",
+        "paper eq. 12-13; nearest is ours: attention that has only seen one code at a time in training weighs all of "
+        "them nearly alike, and what is left of the emotion is their mean",
+        "what mode bank attends to in inference: the whole bank, or the nearest code as in training",
+    )
 
     def __post_init__(self) -> None:
         _one_of(self, mode=("bank", "learnable_ca", "none"), reduction=("mean", "sum"), dead_codes=("off", "reseed"))
+        _one_of(self, retrieval=("all", "nearest"))
         positive(self, "prior_width", "codes", "code_width", "init_scale", "tokens", "token_width", "hidden", "heads")
         positive(self, "dead_after")
         _multiple(self, "token_width", "heads")

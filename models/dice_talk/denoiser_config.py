@@ -209,7 +209,7 @@ class DiceTalkConfig:
             "windows": WindowsConfig(frames=8, shift=3),
             "vae": VaeConfig(kind="tiny", downsamples=2, channels=32, scaled_reference=True, residual=True),
             "head": HeadConfig(hidden=(32,)),
-            "bank": BankConfig.tiny(dead_codes="reseed"),
+            "bank": BankConfig.tiny(dead_codes="reseed", retrieval="nearest"),
             "image_encoder": "tiny",
             "size": 64,
         }

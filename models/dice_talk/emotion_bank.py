@@ -138,8 +138,8 @@ class EmotionBank(nn.Module):
 
         Args:
             priors: s, (B, prior_width).
-            retrieve: attend to the nearest code (eq. 10) or to all of them (eq. 12); None: retrieve in training mode.
-                Only the mode "bank" retrieves.
+            retrieve: attend to the nearest code (eq. 10) or to all of them (eq. 12); None: retrieve in training mode,
+                else what `BankConfig.retrieval` says. Only the mode "bank" retrieves.
 
         Raises:
             InputError: priors of another width.
@@ -153,7 +153,9 @@ class EmotionBank(nn.Module):
             return Emotion(self.attention(query, self.all_tokens()), nothing, None)
         z = self.project(priors)
         indices = nearest_code(z, self.codes)
-        if not (self.training if retrieve is None else retrieve):
+        if retrieve is None:
+            retrieve = self.training or self.config.retrieval == "nearest"
+        if not retrieve:
             return Emotion(self.attention(query, self.all_tokens()), nothing, indices)
         chosen, loss = quantise(z, self.codes, indices, self.config)
         return Emotion(self.attention(query, self.code_tokens(chosen)), loss, indices)

@@ -203,7 +203,9 @@ class DiceTalk(nn.Module):
 
     def _branch_inputs(self, given: Batch, branch: Branch) -> DenoiserInputs:
         """Conditions of one branch of guidance."""
-        return self._inputs(given, given["mu"], branch_conditions(branch, given["mu"]), retrieve=False)[0]
+        return self._inputs(
+            given, given["mu"], branch_conditions(branch, given["mu"]), retrieve=self.config.bank.retrieval == "nearest"
+        )[0]
 
     def _inputs(
         self, given: Batch, prior: torch.Tensor, keep: torch.Tensor, *, retrieve: bool | None

@@ -92,6 +92,8 @@ def test_retrieval_can_be_asked_for() -> None:
     assert torch.equal(bank.eval()(s, retrieve=True).tokens, bank.train()(s).tokens)
     assert torch.equal(bank.train()(s, retrieve=False).tokens, bank.eval()(s).tokens)
     assert not torch.allclose(bank(s, retrieve=True).tokens, bank(s, retrieve=False).tokens)
+    bank.config = replace(bank.config, retrieval="nearest")
+    assert torch.equal(bank.eval()(s).tokens, bank(s, retrieve=True).tokens)
 
 
 def test_sum_is_the_papers_norm() -> None:

@@ -171,6 +171,18 @@ def test_samples_follow_the_generator_and_the_prior(model: DiceTalk) -> None:
     assert not torch.allclose(first, moved, atol=1e-5)
 
 
+@pytest.mark.parametrize("retrieval", ["all", "nearest"])
+def test_sampling_attends_to_the_bank_as_configured(model: DiceTalk, retrieval: str) -> None:
+    asked = copy.deepcopy(model)
+    asked.config = replace(CONFIG, bank=replace(CONFIG.bank, retrieval=retrieval))
+    given = prepare(a_batch(CONFIG, clips=1), model.encoders, CONFIG)
+    with torch.no_grad():
+        found = asked._branch_inputs(given, "full").emotion
+        wanted = model.bank(given["mu"], retrieve=retrieval == "nearest").tokens
+        other = model.bank(given["mu"], retrieve=retrieval == "all").tokens
+    assert torch.equal(found, wanted) and not torch.allclose(found, other, atol=1e-6)
+
+
 def test_guidance_of_one_is_the_full_condition_alone(model: DiceTalk) -> None:
     """One step from the highest level lands on D itself: x + (x - D) / sigma (0 - sigma) = D."""
     batch = a_batch(CONFIG, clips=1)
