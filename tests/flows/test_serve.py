@@ -165,9 +165,11 @@ def decodes(out: Path) -> list[int]:
 
 
 def processes(session: int) -> list[str]:
-    """Command lines of a session."""
-    lines = subprocess.run(["ps", "-eo", "sess=,args="], capture_output=True, text=True, check=True).stdout.splitlines()
-    return [line for line in lines if line.split()[0] == str(session)]
+    """Command lines of a session's living processes: dead ones stay listed until the machine's init asks for them."""
+    command = ["ps", "-eo", "sess=,stat=,args="]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    found = [line.split(maxsplit=2) for line in lines]
+    return [" ".join(rest) for own, state, *rest in found if own == str(session) and not state.startswith("Z")]
 
 
 @pytest.mark.slow

@@ -61,8 +61,10 @@ def denoising(network: MfEtalk, batch: dict[str, torch.Tensor], seed: int = 1) -
 @torch.no_grad()
 def test_the_system_starts_as_hallo_unmodified() -> None:
     """Row b or c with row a's weights, whose audio modules do something, gives row a's output bit by bit."""
-    row_a = build(CONFIG.ablated("a"))
-    fresh = MfEtalk(CONFIG).eval()
+    assert MfEtalkConfig.full().fusion.gate_start == 0
+    closed = replace(CONFIG, fusion=replace(CONFIG.fusion, gate_start=0.0))
+    row_a = build(closed.ablated("a"))
+    fresh = MfEtalk(closed).eval()
     missing, unexpected = fresh.load_state_dict(row_a.state_dict(), strict=False)
     assert unexpected == [] and {name.split(".")[0] for name in missing} == {"aus", "denoiser"}
     assert all("fusion" in name for name in missing if not name.startswith("aus."))
@@ -72,6 +74,13 @@ def test_the_system_starts_as_hallo_unmodified() -> None:
     opened = awake(copy.deepcopy(fresh))
     assert denoising(opened, batch) != denoising(row_a, batch)
     assert denoising(opened, batch | {"aus": batch["aus"] + 1}) != denoising(opened, batch)
+
+
+def test_open_gates_add_nothing_before_the_first_step() -> None:
+    """Preset tiny's gates are open: what closes the branches of a new system is their zero convolution."""
+    assert CONFIG.fusion.gate_start == 1
+    fresh, batch = MfEtalk(CONFIG).eval(), a_batch(CONFIG)
+    assert denoising(fresh, batch | {"aus": batch["aus"] + 1}) == denoising(fresh, batch)
 
 
 def test_row_a_has_nothing_of_mf_etalk() -> None:

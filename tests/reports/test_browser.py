@@ -188,7 +188,7 @@ def test_a_link_opens_its_clip_and_hands_over_the_focus(open_tab: Any) -> None:
     tab = open_tab("report")
     tab.page.locator("#clip-table a").nth(5).focus()
     tab.page.keyboard.press("Enter")
-    tab.page.wait_for_function("document.activeElement.tagName === 'SUMMARY'")
+    tab.page.wait_for_function("() => document.activeElement.tagName === 'SUMMARY'")
     assert tab.page.evaluate("document.activeElement.parentElement.id") == "clip-5"
     assert tab.page.locator("#clip-5").get_attribute("open") is not None
 
@@ -294,7 +294,7 @@ def test_a_table_is_copied_as_latex(open_tab: Any) -> None:
     button = tab.page.get_by_role("button", name="copy the overview as LaTeX")
     button.focus()
     tab.page.keyboard.press("Enter")
-    tab.page.wait_for_function("document.activeElement.textContent === 'copied'")
+    tab.page.wait_for_function("() => document.activeElement.textContent === 'copied'")
     (table,) = parse_latex(tab.page.evaluate("navigator.clipboard.readText()"))
     assert table.label == latex_of_the_overview() and len(table.rows) == 4
     assert INJECTION in [row.labels[0].text for row in table.rows]
