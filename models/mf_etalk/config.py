@@ -310,7 +310,7 @@ class MfEtalkConfig:
             "audio": AudioConfig(kind="whisper", hidden=64, tokens=4, width=64),
             "face": FaceConfig(embedding=64, tokens=2, locator=(8, 16, 32)),
             "au": AuConfig(hidden=64, tokens=2, width=64),
-            # What closes a branch at the start are its zero convolutions; a second zero would cost half the training.
+            # A zero convolution closes each branch at the start; a gate at zero before it would have to open first.
             "fusion": FusionConfig(motion_grid=2, gate_start=1.0),
             "diffusion": DiffusionConfig(sample_schedule="scaled_linear", sample_steps=20, temperature=0.3),
             "guidance": GuidanceConfig(1.0, 2.0),
