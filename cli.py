@@ -46,7 +46,12 @@ def cli() -> None:
 @cli.command()
 @JSON
 def doctor(as_json: bool) -> None:
-    """What is installed, which weights are here, which metrics can run and if not why."""
+    """What is installed, which weights are here, which metrics can run and if not why.
+
+    \b
+    talkforge doctor
+    talkforge doctor --json
+    """
     from .flows.doctor import examine
 
     report = examine()

@@ -65,7 +65,12 @@ def build(
 @click.option("--failed", is_flag=True, help="List the rejected clips with their reasons.")
 @JSON
 def status(folder: Path, failed: bool, as_json: bool) -> None:
-    """How far the build in FOLDER is: shards done, rejects by reason, seconds."""
+    """How far the build in FOLDER is: shards done, rejects by reason, seconds.
+
+    \b
+    talkforge status built/mead
+    talkforge status built/mead --failed
+    """
     from ..flows.status import build_status
 
     state = build_status(folder)

@@ -163,7 +163,11 @@ def priors(run: Path, data: Path | None, split: str, by: Any, out: Path | None, 
 
 @click.group(cls=Group)
 def testset() -> None:
-    """Test sets: which portrait, sound and emotion each video is made from."""
+    """Test sets: which portrait, sound and emotion each video is made from.
+
+    \b
+    talkforge testset make --protocol mead-dice --data data/mead --out sets/mead_dice.yaml
+    """
 
 
 @testset.command()

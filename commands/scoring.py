@@ -187,6 +187,11 @@ def leaderboard(
     links to the videos where they lie; --videos copy or embed makes it one that can be moved.
 
     Without RUNS: the tables that papers published. Their protocol is unstated, and each has its source.
+
+    \b
+    talkforge leaderboard runs/eval/mine runs/eval/theirs --out runs/board
+    talkforge leaderboard runs/eval/* --out page --videos copy --priors mine=clips.npz
+    talkforge leaderboard --out published
     """
     from ..flows.benchmark import read_run, write_comparison, write_published
 

@@ -43,7 +43,12 @@ def _chosen(store: Any, names: tuple[str, ...], preset: str | None) -> list[str]
 @SAMPLES
 @JSON
 def weights_list(preset: str | None, samples: bool, as_json: bool) -> None:
-    """Entries with state, size, licence and where they come from."""
+    """Entries with state, size, licence and where they come from.
+
+    \b
+    talkforge weights list --preset eval
+    talkforge weights list --samples --json
+    """
     from ..core.asset_store import list_rows
 
     rows = list_rows(_store(samples), None if preset == "all" else preset)
@@ -61,7 +66,12 @@ def weights_list(preset: str | None, samples: bool, as_json: bool) -> None:
 @PRESET
 @SAMPLES
 def weights_pull(names: tuple[str, ...], preset: str | None, samples: bool) -> None:
-    """Gets entries (NAMES, or a preset) from their first source that answers; resumes, refuses a wrong hash."""
+    """Gets entries (NAMES, or a preset) from their first source that answers; resumes, refuses a wrong hash.
+
+    \b
+    talkforge weights pull --preset ci
+    talkforge weights pull i3d-k400
+    """
     from ..core.asset_files import terminal_progress
     from ..core.asset_store import pull_rows
 
@@ -83,7 +93,12 @@ def weights_pull(names: tuple[str, ...], preset: str | None, samples: bool) -> N
 @PRESET
 @SAMPLES
 def weights_verify(names: tuple[str, ...], preset: str | None, samples: bool) -> None:
-    """Hashes files anew and compares with what is declared; a missing file is reported, a wrong one fails."""
+    """Hashes files anew and compares with what is declared; a missing file is reported, a wrong one fails.
+
+    \b
+    talkforge weights verify
+    talkforge weights verify i3d-k400
+    """
     from ..core.asset_store import verify_rows
 
     store = _store(samples)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
+from talkforge.cli import cli
 from talkforge.datasets.video import open_video
 
 
@@ -27,6 +33,33 @@ def test_help_names_every_command_and_loads_no_heavy_library() -> None:
         "import sys, talkforge.cli; print([m for m in ('torch', 'prefect', 'cv2', 'scipy', 'av') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_help_of_every_command_has_examples_that_its_own_parser_takes() -> None:
+    checked = 0
+    for path, command in _commands(cli, ()):
+        examples = re.findall(r"^talkforge (.+)$", inspect.cleandoc(command.help or ""), flags=re.MULTILINE)
+        mine = [words for words in map(shlex.split, examples) if tuple(words[: len(path)]) == path]
+        assert mine, f"talkforge {' '.join(path)} --help shows no example"
+        if isinstance(command, click.Group):
+            continue
+        for words in mine:
+            _options_of(command, words[len(path) :])
+            checked += 1
+    assert checked > 20
+
+
+def _commands(group: click.Group, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    for name, command in group.commands.items():
+        yield (*path, name), command
+        if isinstance(command, click.Group):
+            yield from _commands(command, (*path, name))
+
+
+def _options_of(command: click.Command, words: list[str]) -> None:
+    """Raises click.UsageError for an option that the command does not have."""
+    context = click.Context(command)
+    command.make_parser(context).parse_args(words)
 
 
 @pytest.mark.parametrize(
