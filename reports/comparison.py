@@ -14,7 +14,7 @@ from .comparison_facts import Evidence, RunFacts, recorded
 from .comparison_layout import ComparisonModel, lay_out
 from .html import render_page
 from .latex import write_latex
-from .leaderboard_latex import metric_table, overview_table
+from .leaderboard_latex import metric_table, overview_tables
 from .published import PROTOCOL, PublishedTable
 from .published_page import published_latex_table, published_view
 from .view import check_results
@@ -56,7 +56,7 @@ def comparison_page(
         clips=clips and relative_href(clips),
         families=list(dict.fromkeys(family for board in model.boards for family in board.families)),
         hrefs={run.method: run.href for run in model.runs},
-        latex_of_board=lambda board: write_latex([overview_table(board)]),
+        latex_of_board=lambda board: write_latex(overview_tables(board)),
         latex_of_table=lambda board, table: write_latex([metric_table(board, table)]),
         latex_of_published=lambda table: write_latex([published_latex_table(table)]),
         published=[published_view(table) for table in published],

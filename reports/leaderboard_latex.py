@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from .cells import MetricCell
 from .comparison_layout import Board, ComparisonModel, ForestRow, MetricTable
@@ -12,6 +12,8 @@ from .latex import LatexColumn, LatexRow, LatexTable, write_latex
 from .published import Cell, PublishedTable
 from .published_page import published_latex_table
 
+# Characters of \small text in 17 cm: a page with margins of 2 cm, both columns of a conference. Gaps count as two.
+LINE = 100
 _NOT_IN_LABELS = re.compile(r"[^A-Za-z0-9._-]+")
 NOTHING = "-"
 
@@ -27,32 +29,76 @@ def leaderboard_tables(model: ComparisonModel) -> list[LatexTable]:
 
 
 def _tables_of(board: Board) -> Iterator[LatexTable]:
-    if board.columns:
-        yield overview_table(board)
+    yield from overview_tables(board)
     for table in board.tables:
         yield metric_table(board, table)
 
 
-def overview_table(board: Board) -> LatexTable:
-    """Methods by metrics. A metric whose best is the real clips' level has no direction, so it stands among the texts.
+def overview_tables(board: Board) -> list[LatexTable]:
+    """Methods by metrics, in as many tables as a page's width asks for, none without metrics.
 
     Split metrics are left out: see `metric_table`.
     """
-    directed, level = ([t for t in board.columns if _directed(t) is wanted] for wanted in (True, False))
+    parts = _fitting(board)
+    return [_overview(board, metrics, number, len(parts)) for number, metrics in enumerate(parts, start=1)]
+
+
+def _fitting(board: Board) -> list[list[MetricTable]]:
+    """The metrics, those with a direction first, cut where a line is full."""
+    taken = sum(_width([title, *texts]) for title, texts in _names(board))
+    parts: list[list[MetricTable]] = []
+    left = 0
+    for table in sorted(board.columns, key=_directed, reverse=True):
+        width = _width([*_head(table), *(cell.text or "" for cell in _values(table, board))])
+        if width > left or not parts:
+            parts.append([])
+            left = LINE - taken
+        parts[-1].append(table)
+        left -= width
+    return parts
+
+
+def _width(texts: Iterable[str]) -> int:
+    return max(map(len, texts)) + 2
+
+
+def _names(board: Board) -> list[tuple[str, list[str]]]:
+    """The columns that every part of an overview begins with."""
+    return [("Method", [run.method for run in board.runs]), ("Scored", [run.coverage.text for run in board.runs])]
+
+
+def _head(table: MetricTable) -> list[str]:
+    """Lines of a metric's head; the arrow counts as a letter and its gap."""
+    return [f"{table.title} ^", f"({table.unit})"] if _directed(table) else [_level_head(table)]
+
+
+def _level_head(table: MetricTable) -> str:
+    return f"{table.title} {_best(table)}"
+
+
+def _best(table: MetricTable) -> str:
+    """Without the unit, which stands in the note below."""
+    return f"(best: {table.reference.removesuffix(f' {table.unit}')})"
+
+
+def _overview(board: Board, metrics: Sequence[MetricTable], number: int, of: int) -> LatexTable:
+    """A metric whose best is the real clips' level has no direction, so it stands among the texts."""
+    directed, level = ([t for t in metrics if _directed(t) is wanted] for wanted in (True, False))
+    values = {table.metric_id: _values(table, board) for table in metrics}
     rows = [
         LatexRow(
-            (Cell(run.method), Cell(run.coverage.text), *_values(run.method, level)), _values(run.method, directed)
+            (Cell(run.method), Cell(run.coverage.text), *(values[t.metric_id][at] for t in level)),
+            tuple(values[t.metric_id][at] for t in directed),
         )
-        for run in board.runs
+        for at, run in enumerate(board.runs)
     ]
-    notes = [(table.title, _definition(table)) for table in board.columns]
     return LatexTable(
-        label=f"board-{board.number}",
-        caption=f"Methods by metrics. {board.reference.text}",
-        heads=("Method", "Scored", *(f"{table.title} (best: {table.reference})" for table in level)),
+        label=f"board-{board.number}" + (f"-part-{number}" if of > 1 else ""),
+        caption=f"Methods by metrics{f', part {number} of {of}' if of > 1 else ''}. {board.reference.text}",
+        heads=("Method", "Scored", *map(_level_head, level)),
         columns=tuple(_column(table) for table in directed),
         rows=tuple(rows),
-        notes=tuple(notes),
+        notes=tuple((table.title, _definition(table)) for table in metrics),
     )
 
 
@@ -69,7 +115,7 @@ def metric_table(board: Board, table: MetricTable) -> LatexTable:
     return LatexTable(
         label=f"board-{board.number}-{number}-{_NOT_IN_LABELS.sub('-', table.metric_id)}",
         caption=f"{table.title} ({table.metric_id}). {board.reference.text}",
-        heads=heads if directed else (*heads, f"{table.title} (best: {table.reference})"),
+        heads=heads if directed else (*heads, f"Value {_best(table)}"),
         columns=(_column(table),) if directed else (),
         rows=tuple(rows),
         notes=tuple(_notes(table)),
@@ -84,8 +130,8 @@ def _texts(row: ForestRow) -> list[str]:
     return [interval, rank, above, row.cell.count or NOTHING]
 
 
-def _values(method: str, tables: Sequence[MetricTable]) -> tuple[Cell, ...]:
-    return tuple(_value(table.cell(method), table.row(method)) for table in tables)
+def _values(table: MetricTable, board: Board) -> list[Cell]:
+    return [_value(table.cell(run.method), table.row(run.method)) for run in board.runs]
 
 
 def _value(cell: MetricCell, row: ForestRow | None) -> Cell:

@@ -12,7 +12,7 @@ import pytest
 from talkforge.reports.comparison import comparison_model, comparison_page
 from talkforge.reports.html import render_html
 from talkforge.reports.latex import parse_latex
-from talkforge.reports.leaderboard_latex import overview_table
+from talkforge.reports.leaderboard_latex import overview_tables
 from talkforge.reports.leaderboard_published import corresponding
 from talkforge.reports.published import load_published
 from talkforge.tests.reports.demo import INJECTION, demo_comparison, demo_run, html_of
@@ -285,7 +285,7 @@ def test_ranks_and_what_parts_the_rows_are_shown(open_tab: Any) -> None:
 
 def latex_of_the_overview() -> str:
     runs, _ = demo_comparison()
-    return overview_table(comparison_model(runs, {}).boards[0]).label
+    return overview_tables(comparison_model(runs, {}).boards[0])[0].label
 
 
 def test_a_table_is_copied_as_latex(open_tab: Any) -> None:

@@ -13,9 +13,9 @@ from talkforge.reports.comparison import comparison_model, comparison_page
 from talkforge.reports.comparison_facts import Cost, Reference, RunFacts
 from talkforge.reports.comparison_layout import ComparisonModel
 from talkforge.reports.comparison_markdown import markdown_page
-from talkforge.reports.latex import parse_latex
+from talkforge.reports.latex import parse_latex, write_latex
 from talkforge.reports.leaderboard_data import CSV_HEAD, leaderboard_json, render_leaderboard_csv
-from talkforge.reports.leaderboard_latex import leaderboard_tables, render_leaderboard_latex
+from talkforge.reports.leaderboard_latex import LINE, leaderboard_tables, overview_tables, render_leaderboard_latex
 from talkforge.reports.leaderboard_published import corresponding
 from talkforge.reports.published import PROTOCOL, Cell, PublishedTable, load_published
 from talkforge.reports.published_page import published_latex_table
@@ -55,8 +55,9 @@ def test_latex_reads_back(published: list[PublishedTable], split: bool) -> None:
 
 
 def test_the_overview_marks_best_and_second_and_has_arrows() -> None:
-    tex = render_leaderboard_latex(demo_model()).split(r"\end{tabular}")[0]
-    assert r"FVD, 16 frames $\downarrow$" in tex and r"Mouth-speech correlation $\uparrow$" in tex
+    overview = write_latex(overview_tables(demo_model().boards[0]))
+    assert r"Mouth-speech correlation $\uparrow$" in overview
+    tex = next(part for part in overview.split(r"\end{tabular}") if r"FVD, 16 frames $\downarrow$" in part)
     row = {line.split(" & ")[0]: line.split(" & ") for line in tex.split("\n") if " & " in line}
     at = row["Method"].index(r"FVD, 16 frames $\downarrow$")
     assert row["StyleTalk"][at] == r"\textbf{389}" and row["EDTalk"][at] == r"\underline{412}"
@@ -66,8 +67,22 @@ def test_the_overview_marks_best_and_second_and_has_arrows() -> None:
 
 def test_a_level_has_no_arrow_and_no_mark() -> None:
     table = leaderboard_tables(level_model())[0]
-    assert table.heads == ("Method", "Scored", "m:v (best: 0.32 px)") and [c.title for c in table.columns] == ["n:v"]
+    assert table.heads == ("Method", "Scored", "m:v (best: 0.32)") and [c.title for c in table.columns] == ["n:v"]
     assert [row.labels[2].text for row in table.rows] == ["0.13", "0.37"]
+
+
+def test_many_metrics_are_cut_to_the_width_of_a_page() -> None:
+    names = [f"metric number {k}" for k in range(12)]
+    level = {"best_is_real": True, "real_vs_real": 0.32, "unit": "eye distances a frame"}
+    values = {f"{name}__v": result(0.5, None, **(level if k % 2 else {})) for k, name in enumerate(names)}
+    model = comparison_model([results("A", **values), results("B", **values)], {})
+    parts = [table for table in leaderboard_tables(model) if table.label.startswith("board-1-part-")]
+    assert len(parts) > 1 and parse_latex(write_latex(parts)) == parts
+    shown = [text for part in parts for text in (*part.heads[2:], *(column.title for column in part.columns))]
+    assert sorted(text.split(":v")[0] for text in shown) == sorted(names)
+    for part in parts:
+        titles = [*part.heads, *(f"{column.title} ^" for column in part.columns)]
+        assert part.heads[:2] == ("Method", "Scored") and sum(len(title) + 2 for title in titles) <= LINE
 
 
 def test_csv_has_a_line_a_method_and_metric() -> None:
