@@ -32,7 +32,8 @@ from .drilldown import write_drilldown
 from .drilldown_files import Videos
 from .drilldown_methods import page_folder
 from .engine import run
-from .evaluate import EvalConfig, Outcome, current, evaluate, read_results
+from .evaluate import EvalConfig, Outcome, current, evaluate
+from .finished import finished_results
 from .generate import Generated, generate, is_current, items_from_clips, method_of
 from .leaderboard import pairing, scored_runs
 
@@ -205,7 +206,4 @@ def read_run(folder: Path) -> Outcome:
     Raises:
         InputError: there is no `results.json`, or it cannot be read.
     """
-    results = read_results(folder)
-    if results is None:
-        raise InputError(f"{folder} is no evaluation", hint="make one with: talkforge eval")
-    return Outcome(folder, results, fresh=False, rejected=0)
+    return Outcome(folder, finished_results(folder), fresh=False, rejected=0)

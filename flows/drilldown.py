@@ -23,7 +23,7 @@ from ..reports.drilldown_page import COMPARE, render_compare, render_method
 from .drilldown_clips import RunMedia
 from .drilldown_files import Placer, Videos
 from .drilldown_methods import page_folder, read_methods
-from .evaluate import read_results
+from .finished import finished_results
 
 MADE = "made.json"
 MARK, HEAD = 'content="TalkForge"', 4000  # stands within so many characters
@@ -58,7 +58,7 @@ def write_drilldown(
         InputError: no run, a folder that is none, two runs of one method, a page that is not ours, or more to embed
             than a page can hold.
     """
-    read = {folder: _results(folder) for folder in runs}
+    read = {folder: finished_results(folder) for folder in runs}
     names = [results["method"] for results in read.values()]
     if not runs or len(set(names)) < len(names) or len(read) < len(runs):
         raise InputError("a page needs runs, each of another method", hint=f"given: {', '.join(names) or 'none'}")
@@ -123,10 +123,3 @@ def _check(pages: Sequence[Path]) -> None:
     for page in pages:
         if page.exists() and MARK not in page.read_text(encoding="utf-8", errors="replace")[:HEAD]:
             raise InputError(f"{page} is not a page of ours", hint="give another folder")
-
-
-def _results(folder: Path) -> dict[str, Any]:
-    results = read_results(folder)
-    if results is None:
-        raise InputError(f"{folder} is no evaluation", hint="make one with: talkforge eval")
-    return results

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +19,6 @@ from ..core.weights import weights_store
 from ..metrics.av_sync import FACES
 from ..metrics.base import Metric, Pair, Score, Settings, select
 from ..reports.run import EvaluatedClip, write_run
-from ..reports.view import check_results
 from ..tasks.compare import CompareRequest, compare_shard, compared
 from ..tasks.crop import CROP_RULES
 from ..tasks.extract import ExtractRequest, extract_shard, stored
@@ -28,6 +26,7 @@ from ..tasks.extractor import extractors
 from ..tasks.features import FeatureStore
 from .against import Measurement, OtherRun, differences, open_run
 from .engine import Engine, default_workers, run
+from .finished import read_results
 from .pairs import Match, MatchedClip, match_folders
 from .reference import without_reference
 
@@ -223,16 +222,6 @@ def finished(out: Path, identity: dict[str, str | None]) -> dict[str, Any] | Non
     if results is None or not all((out / name).exists() for name in OWN_FILES):
         return None
     return results if all(results.get(key) == value for key, value in identity.items()) else None
-
-
-def read_results(out: Path) -> dict[str, Any] | None:
-    """An evaluation's results from its folder, None when there are none or they are not ours."""
-    try:
-        results = json.loads((out / "results.json").read_text(encoding="utf-8"))
-        check_results(results)
-    except (OSError, ValueError, TypeError, AttributeError, ConfigError):
-        return None
-    return results
 
 
 def config_digest(config: EvalConfig, the_plan: Plan) -> str:

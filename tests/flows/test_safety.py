@@ -11,7 +11,8 @@ from click.testing import CliRunner
 from talkforge.cli import cli
 from talkforge.core.errors import ConfigError, InputError
 from talkforge.flows.benchmark import benchmark, write_comparison
-from talkforge.flows.evaluate import EvalConfig, check_out, evaluate, read_results
+from talkforge.flows.evaluate import EvalConfig, check_out, evaluate
+from talkforge.flows.finished import finished_results, read_results
 from talkforge.flows.generate import generate, generate_one, items_from_clips
 from talkforge.flows.pairs import match_folders
 
@@ -34,6 +35,11 @@ def test_a_folder_with_a_foreign_results_file_is_no_evaluation(tmp_path: Path) -
     with pytest.raises(InputError, match="no evaluation"):
         check_out(tmp_path)
     assert read_results(tmp_path) is None
+    with pytest.raises(InputError, match=r"results\.json cannot be read: .*schema_version None"):
+        finished_results(tmp_path)
+    (tmp_path / "results.json").write_text("{")
+    with pytest.raises(InputError, match=r"results\.json cannot be read"):
+        finished_results(tmp_path)
 
 
 def test_a_finished_evaluation_with_a_note_beside_it_is_not_replaced(clips: Path, tmp_path: Path) -> None:
