@@ -306,10 +306,13 @@ class MfEtalkConfig:
             "unet": UNetConfig(
                 latent_channels=16, channels=(32, 64), heads=4, layers_per_block=1, cross_attention_dim=64
             ),
-            "motion": MotionConfig(heads=4, frames=8),
+            # Half of its clips begin without motion frames, or those alone would tell what comes next; and sampling
+            # begins as these do, for a portrait in their place is what training never showed.
+            "motion": MotionConfig(heads=4, frames=8, start_probability=0.5, first="zeros"),
             "audio": AudioConfig(kind="whisper", hidden=64, tokens=4, width=64),
             "face": FaceConfig(embedding=64, tokens=2, locator=(8, 16, 32)),
-            "au": AuConfig(hidden=64, tokens=2, width=64),
+            # Blendshape proxies depart from a person's neutral face by 0.1 to 0.5.
+            "au": AuConfig(hidden=64, tokens=2, width=64, scale=0.25),
             # A zero convolution closes each branch at the start; a gate at zero before it would have to open first.
             "fusion": FusionConfig(motion_grid=2, gate_start=1.0),
             "diffusion": DiffusionConfig(sample_schedule="scaled_linear", sample_steps=20, temperature=0.3),
@@ -317,6 +320,8 @@ class MfEtalkConfig:
             "vae": "tiny",
             "size": 64,
             "temporal_trains": "all",
+            # A few clips are known by their sound alone: only without it the action units are needed.
+            "drops": DropsConfig(audio=0.3),
         }
         return replace(cls(**values), **changes)
 
