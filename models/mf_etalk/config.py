@@ -312,8 +312,7 @@ class MfEtalkConfig:
             "motion": MotionConfig(heads=1, frames=8, start_probability=0.5, first="zeros"),
             "audio": AudioConfig(kind="whisper", hidden=64, tokens=4, width=64),
             "face": FaceConfig(embedding=64, tokens=2, locator=(8, 16, 32)),
-            # Blendshape proxies depart from a person's neutral face by 0.1 to 0.5.
-            "au": AuConfig(hidden=64, tokens=2, width=64, scale=0.25),
+            "au": AuConfig(hidden=64, tokens=2, width=64),
             # A zero convolution closes each branch at the start; a gate at zero before it would have to open first.
             "fusion": FusionConfig(motion_grid=2, gate_start=1.0),
             "diffusion": DiffusionConfig(sample_schedule="scaled_linear", sample_steps=20, temperature=0.3),

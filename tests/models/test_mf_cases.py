@@ -17,14 +17,14 @@ NO_DROPS = DropsConfig(image_stage=0, image=0, audio=0, au=0, everything=0)
 
 
 def small(**changes: Any) -> MfEtalkConfig:
-    """`tiny` on smaller pictures and in short clips, latents denoised as in `full`; no drops, starts, emotion loss."""
+    """`tiny` on smaller pictures and in short clips, latents denoised as in `full`; four heads; no drops, starts, emotion loss."""
     tiny = MfEtalkConfig.tiny()
     values: dict[str, Any] = {
         "size": SIZE,
         "drops": NO_DROPS,
-        "unet": replace(tiny.unet, latent_channels=4),
+        "unet": replace(tiny.unet, latent_channels=4, heads=4),
         "tiny_vae": replace(tiny.tiny_vae, residual=False),
-        "motion": replace(tiny.motion, frames=4, start_probability=0.0),
+        "motion": replace(tiny.motion, heads=4, frames=4, start_probability=0.0),
         "emotion": replace(tiny.emotion, weight=0.0),
     }
     return replace(tiny, **values | changes)
