@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from talkforge.reports.comparison import comparison_model, comparison_page
+from talkforge.reports.comparison_layout import ComparisonModel
 from talkforge.reports.html import render_html
 from talkforge.reports.latex import parse_latex
 from talkforge.reports.leaderboard_latex import overview_tables
@@ -68,6 +69,10 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def leaderboard_page() -> str:
+    return comparison_page(leaderboard_model(), corresponding(load_published(), {"fvd"}))
+
+
+def leaderboard_model() -> ComparisonModel:
     """Four methods under five metrics, 30 clips drawn jointly for one of them, published numbers below."""
     runs, _ = demo_comparison()
     ordered, facts = made(hard_clips(4, 30))
@@ -75,7 +80,7 @@ def leaderboard_page() -> str:
         run["results"] |= more["results"]
     runs[3]["method"] = INJECTION
     known = {run["method"]: facts[more["method"]] for run, more in zip(runs, ordered, strict=True)}
-    return comparison_page(comparison_model(runs, {}, known), corresponding(load_published(), {"fvd"}))
+    return comparison_model(runs, {}, known)
 
 
 class Tab:
@@ -283,9 +288,8 @@ def test_ranks_and_what_parts_the_rows_are_shown(open_tab: Any) -> None:
     assert "intervals overlap" in tab.texts("article[data-family=fvd] tr.step")[0]
 
 
-def latex_of_the_overview() -> str:
-    runs, _ = demo_comparison()
-    return overview_tables(comparison_model(runs, {}).boards[0])[0].label
+def labels_of_the_overview() -> list[str]:
+    return [table.label for table in overview_tables(leaderboard_model().boards[0])]
 
 
 def test_a_table_is_copied_as_latex(open_tab: Any) -> None:
@@ -295,9 +299,10 @@ def test_a_table_is_copied_as_latex(open_tab: Any) -> None:
     button.focus()
     tab.page.keyboard.press("Enter")
     tab.page.wait_for_function("() => document.activeElement.textContent === 'copied'")
-    (table,) = parse_latex(tab.page.evaluate("navigator.clipboard.readText()"))
-    assert table.label == latex_of_the_overview() and len(table.rows) == 4
-    assert INJECTION in [row.labels[0].text for row in table.rows]
+    tables = parse_latex(tab.page.evaluate("navigator.clipboard.readText()"))
+    assert [table.label for table in tables] == labels_of_the_overview()
+    for table in tables:
+        assert len(table.rows) == 4 and INJECTION in [row.labels[0].text for row in table.rows]
 
 
 @pytest.mark.parametrize("refusal", ["undefined", "{ writeText: () => Promise.reject(new Error('not allowed')) }"])
@@ -306,8 +311,8 @@ def test_where_nothing_may_be_copied_the_table_is_selected(open_tab: Any, refusa
     tab.page.evaluate(f"Object.defineProperty(navigator, 'clipboard', {{ value: {refusal} }})")
     tab.page.get_by_role("button", name="copy the overview as LaTeX").click()
     tab.page.get_by_text("selected", exact=True).wait_for()
-    (table,) = parse_latex(tab.page.evaluate("getSelection().toString()").rstrip("\n") + "\n")
-    assert table.label == latex_of_the_overview()
+    tables = parse_latex(tab.page.evaluate("getSelection().toString()").rstrip("\n") + "\n")
+    assert [table.label for table in tables] == labels_of_the_overview()
 
 
 def test_published_numbers_are_folded_and_open_from_the_keyboard(open_tab: Any) -> None:
