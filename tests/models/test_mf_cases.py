@@ -17,7 +17,7 @@ NO_DROPS = DropsConfig(image_stage=0, image=0, audio=0, au=0, everything=0)
 
 
 def small(**changes: Any) -> MfEtalkConfig:
-    """`tiny` on smaller pictures, in short clips, with four heads, latents denoised as in `full`; no drops, starts, judge."""
+    """`tiny` on smaller pictures, in short clips, with four heads, latents denoised as in `full`; no drops, judge."""
     tiny = MfEtalkConfig.tiny()
     values: dict[str, Any] = {
         "size": SIZE,
