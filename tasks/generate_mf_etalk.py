@@ -199,7 +199,7 @@ class MfEtalkMaker(TalkingMaker[MfEtalkOptions, MfEtalkTrainConfig]):
             track = self._units_of(clip)
             neutral = self._neutral(track)
         added = np.array([self.options.au.get(unit, 0.0) for unit in UNITS], np.float32)
-        moved = np.clip(track + added, 0, self.config.au.scale) if self.options.au else track
+        moved = np.clip(track + added, 0, self.config.au.most) if self.options.au else track
         return forth_and_back(moved.astype(np.float32), frames), neutral
 
     def _units_of(self, clip: Path) -> np.ndarray:

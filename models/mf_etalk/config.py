@@ -27,6 +27,8 @@ Stage = Literal["image", "temporal"]
 # Action units of the upper and the lower face, in the order of the AU tensors: upper ones first.
 UPPER_AUS = (1, 2, 4, 5, 6, 7, 9, 45)
 LOWER_AUS = (10, 12, 14, 15, 17, 20, 23, 25, 26)
+# Lips part, jaw drop: what speech moves first of all.
+SPEECH_AUS = (25, 26)
 
 
 def au_columns() -> tuple[str, ...]:
@@ -132,6 +134,7 @@ class AuConfig:
     tokens: int = chosen(4, "inferred: as many as identity tokens", "tokens a frame of each half of the face")
     width: int = chosen(768, "inferred: width of audio tokens", "width of a token")
     scale: float = chosen(1.0, "ours: the AU columns here lie in 0..1; 5 for OpenFace's", "intensity that counts as 1")
+    most: float = chosen(1.0, "ours: the AU columns here lie in 0..1; 5 for OpenFace's", "the most an edit asks for")
     neutral: Literal["identity", "none"] = chosen(
         "identity", "inferred: residual to the same person's neutral face", "what is subtracted from intensities"
     )
@@ -140,9 +143,14 @@ class AuConfig:
         "inferred: expression acts on the face branch, lips follow the audio alone",
         "which branches read the lower face's tokens",
     )
+    speech: Literal["read", "heard"] = chosen(
+        "read",
+        "inferred: all units of the columns; heard is ours",
+        "AU25 and AU26, lips and jaw apart: read as the others, or held at neutral and left to the audio",
+    )
 
     def __post_init__(self) -> None:
-        positive(self, "hidden", "blocks", "tokens", "width", "scale")
+        positive(self, "hidden", "blocks", "tokens", "width", "scale", "most")
 
 
 @dataclass(frozen=True)

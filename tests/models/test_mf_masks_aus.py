@@ -128,6 +128,21 @@ def test_halves_of_the_face_do_not_meet() -> None:
         assert torch.equal(after.lower, before.lower) == is_upper
 
 
+@torch.no_grad()
+def test_jaw_and_lips_apart_can_be_left_to_the_audio() -> None:
+    """Then AU25 and AU26 are as those of the neutral face, whatever the columns have, and every other unit is read."""
+    heard, (aus, neutral) = guidance(replace(AUS, speech="heard")), some_aus()
+    at_rest = aus.clone()
+    speech = [place for place, name in enumerate(au_columns()) if name in ("AU25", "AU26")]
+    at_rest[..., speech] = neutral[:, None, speech]
+    torch.testing.assert_close(heard(aus, neutral).lower, guidance()(at_rest, neutral).lower)
+    for column in set(range(17)) - set(speech):
+        moved = aus.clone()
+        moved[..., column] += 0.5
+        before, after = heard(aus, neutral), heard(moved, neutral)
+        assert not torch.equal(after.upper, before.upper) or not torch.equal(after.lower, before.lower)
+
+
 def test_gradients_keep_the_halves_apart_too() -> None:
     network, (aus, neutral) = guidance(), some_aus()
     aus.requires_grad_(True)

@@ -116,6 +116,13 @@ def test_the_track_is_that_of_the_clip_and_units_are_raised(run: Path, clip: Pat
     assert np.flatnonzero(track[0]).tolist() == [SMILE] and (track == track[0]).all()
 
 
+def test_units_are_raised_to_the_most_and_not_to_the_scale(tmp_path: Path) -> None:
+    """The scale is what counts as 1 in the network; what an edit may ask for is the range of the columns."""
+    run = write_mf_run(tmp_path / "run", small(au=replace(small().au, scale=0.25, most=0.75)))
+    assert maker(run, "au.AU12=0.5")._track(None, 2)[0][0, SMILE] == 0.5
+    assert maker(run, "au.AU12=0.9")._track(None, 2)[0][0, SMILE] == 0.75
+
+
 def test_a_clip_is_compared_with_the_build_s_neutral_face(run: Path, clip: Path, tmp_path: Path) -> None:
     rows = [mf_row(0, 12, identity="one", emotion="neutral"), mf_row(1, 12, identity="two")]
     data = write_mf_build(tmp_path / "build", rows)
