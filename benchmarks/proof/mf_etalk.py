@@ -1,6 +1,7 @@
 """What small trainings of mf-etalk learnt: rows a, b and c of the paper's Table 3 over seeds, and edits of units.
 
     python benchmarks/proof/mf_etalk.py --data BUILD --out DIR --runs a=RUN a=RUN b=RUN b=RUN c=RUN c=RUN --edit RUN
+    python benchmarks/proof/mf_etalk.py --data BUILD --out DIR --edit RUN --conditions 2
 
 (a) loss: how far the denoising loss of each training fell;
 (b) rows: each clip's first frame, sound and action units to a video (row a reads no action units); FD, mouth sync and
@@ -11,15 +12,15 @@
     the one or the other, and what mouth sync does. Who gives the units to whom is a cycle over clips by their smile,
     half of the clips apart.
 
-Clips of the training are no test of what generalises. Sets and runs are kept below DIR and not made again. Writes
-results.json, table.md and strips/*.png.
+Without --runs there are (c), (d) and the loss of the edited training. Clips of the training are no test of what
+generalises. Sets and runs are kept below DIR and not made again. Writes results.json, table.md and strips/*.png.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -247,15 +248,23 @@ def followed(asked: Sequence[float], came: Sequence[float]) -> dict[str, Any]:
     return {"spearman": float(found.statistic), "p_value": float(found.pvalue), "asked": asked, "came": came}
 
 
+def table_of_rows(found: Mapping[str, Any]) -> Iterator[str]:
+    """Lines of the ablations and their losses."""
+    heads = [*METRICS, SHARED]
+    yield f"| row | {' | '.join(heads)} |"
+    yield "|---|" + "---|" * len(heads)
+    for row, values in found["rows"].items():
+        yield f"| {row} | {' | '.join(talking.cell(values[metric]) for metric in heads)} |"
+    yield from ("", "denoising loss, first to last of each seed:", "")
+    for row, losses in found["losses"].items():
+        yield f"- {row}: " + ", ".join(f"{one['first']:.3f} to {one['last']:.3f}" for one in losses)
+    yield ""
+
+
 def table(found: Mapping[str, Any]) -> str:
     """All of it in Markdown."""
-    heads = [*METRICS, SHARED]
-    lines = [f"| row | {' | '.join(heads)} |", "|---|" + "---|" * len(heads)]
-    for row, values in found["ablations"]["rows"].items():
-        lines.append(f"| {row} | {' | '.join(talking.cell(values[metric]) for metric in heads)} |")
-    lines += ["", "denoising loss, first to last of each seed:", ""]
-    for row, losses in found["ablations"]["losses"].items():
-        lines.append(f"- {row}: " + ", ".join(f"{one['first']:.3f} to {one['last']:.3f}" for one in losses))
+    lines = [*table_of_rows(found["ablations"])] if "ablations" in found else []
+    lines += [f"denoising loss of the edited training: {found['loss']['first']:.3f} to {found['loss']['last']:.3f}"]
     lines += ["", "| AU12 | seen | difference [95 %] | p | clips |", "|---|---|---|---|---|"]
     for kind, one in found["smile"].items():
         lines += [f"| {kind} | {what} | {talking.told(value)} |" for what, value in one["looks"].items()]
@@ -275,7 +284,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="the build that they were trained on")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--runs", nargs="+", required=True, help="ROW=FOLDER of talkforge train mf-etalk, one a seed")
+    parser.add_argument("--runs", nargs="+", default=[], help="ROW=FOLDER of talkforge train mf-etalk, one a seed")
     parser.add_argument("--edit", type=Path, required=True, help="the training whose action units are edited")
     parser.add_argument("--frames", type=int, default=48, help="of each clip, 25 a second")
     parser.add_argument("--steps", type=int, help="of denoising; the training's by default")
@@ -299,7 +308,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "sampling": asdict(edited.config.diffusion),
         "guidance": asdict(talking.weighted(edited.settings.model.guidance, options.conditions)),
         "clips": edited.clips.names,
-        "ablations": measure_rows(studies),
+        **({"ablations": measure_rows(studies)} if studies else {}),
+        "loss": talking.measure_loss(edited.run),
         "smile": measure_smile(edited),
         "swap": measure_swap(edited),
     }
