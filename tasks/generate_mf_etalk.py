@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from pydantic import NonNegativeFloat, field_validator
+from pydantic import FiniteFloat, NonNegativeFloat, field_validator
 
 from ..core.errors import ConfigError, InputError, MediaError, NoFace
 from ..core.registry import did_you_mean, resolve
 from ..core.weights import weights_store
 from ..datasets.shards import INFO, read_info
 from ..models.diffusion.config import AudioTokensConfig
-from ..models.mf_etalk.config import MfEtalkConfig, au_columns
+from ..models.mf_etalk.config import SPEECH_AUS, MfEtalkConfig, au_columns
 from .dice_priors import features_of, maker_of
 from .extract import ClipFile
 from .extract_identity import aligned_112
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 READ = {"model", "audio_column", "aus"}  # settings of the training that generation depends on
 UNITS = au_columns()
+SPEECH = {f"AU{number:02d}" for number in SPEECH_AUS}
 FPS = Fraction(25)
 HERE = "talkforge.tasks.generate_mf_etalk"
 
@@ -46,13 +47,13 @@ class MfEtalkOptions(TalkingOptions):
     """What generation can be told.
 
     Attributes:
-        au: by unit, what is added to its intensity: {"AU12": 0.5} for a smile. Sums stay within 0 and what counts as 1.
+        au: by unit, what is added to its intensity: {"AU12": 0.5} for a smile. Sums stay within 0 and `au.most`.
         neutral: what a clip's track is compared with: "build", the mean neutral face of the training's people; "clip",
-            the clip's own median; "zero", no intensity at all.
+            the clip's own median; "zero", no intensity at all. Without a clip, what edits add to; for "clip" zero.
         temperature: on the starting noise; None takes the training's.
     """
 
-    au: Mapping[str, float] = {}
+    au: Mapping[str, FiniteFloat] = {}
     neutral: Literal["build", "clip", "zero"] = "build"
     temperature: NonNegativeFloat | None = None
 
@@ -98,6 +99,11 @@ class MfEtalkMaker(TalkingMaker[MfEtalkOptions, MfEtalkTrainConfig]):
             raise InputError(
                 f"the model of {self.run} reads no action units (ablation a)", hint="leave out au, neutral"
             )
+        if self.config.au.speech == "heard" and (unread := [u for u in self.options.au if u in SPEECH]):
+            text = f"the model of {self.run} leaves {', '.join(unread)} to the sound (model.au.speech heard)"
+            raise InputError(text, hint="leave it out, or edit another unit")
+        if (self.options.steps or 0) > (most := self.config.diffusion.steps):
+            raise ConfigError(f"steps: {self.options.steps} of sampling, and the model knows {most}", hint="give fewer")
         super().__post_init__()
 
     @property
@@ -187,17 +193,16 @@ class MfEtalkMaker(TalkingMaker[MfEtalkOptions, MfEtalkTrainConfig]):
             raise InputError(text, hint="leave out --emotion-video")
         clip = item.emotion_video or item.video
         if clip is None and item.emotion is not None:
-            hint = "--emotion-video MP4, or --set au.AU12=0.5"
+            edits = "--emotion-video MP4, or --set au.AU12=0.5"
+            hint = edits if self.config.fusion.on else "leave out the emotion: this model (ablation a) reads none"
             raise InputError(f"{item.id}: mf-etalk knows no emotions by name, but action units", hint=hint)
         return clip if self.config.fusion.on else None
 
     def _track(self, clip: Path | None, frames: int) -> tuple[np.ndarray, np.ndarray]:
         """Intensities (frames, 17) of the video, and (17,) those that count as neutral."""
-        neutral = np.zeros(len(UNITS), np.float32)
-        track = neutral[None]
-        if clip is not None:
-            track = self._units_of(clip)
-            neutral = self._neutral(track)
+        units = None if clip is None else self._units_of(clip)
+        neutral = self._neutral(units)
+        track = neutral[None] if units is None else units
         added = np.array([self.options.au.get(unit, 0.0) for unit in UNITS], np.float32)
         moved = np.clip(track + added, 0, self.config.au.most) if self.options.au else track
         return forth_and_back(moved.astype(np.float32), frames), neutral
@@ -213,10 +218,20 @@ class MfEtalkMaker(TalkingMaker[MfEtalkOptions, MfEtalkTrainConfig]):
             raise type(error)(text, hint="give a clip of a face, or none for a neutral one") from error
         return filled(np.stack([row.array(name) for name in feature_names(self.settings.aus)], 1))
 
-    def _neutral(self, track: np.ndarray) -> np.ndarray:
-        if self.options.neutral == "zero":
-            return np.zeros(len(UNITS), np.float32)
-        return np.median(track, 0).astype(np.float32) if self.options.neutral == "clip" else self._average
+    def _neutral(self, units: np.ndarray | None) -> np.ndarray:
+        """The face that counts as neutral, (17,); without a clip also the one that is shown, if edited."""
+        if self.options.neutral == "build" and self._compares(units):
+            return self._average
+        if self.options.neutral == "clip" and units is not None:
+            return np.median(units, 0).astype(np.float32)
+        return np.zeros(len(UNITS), np.float32)
+
+    def _compares(self, units: np.ndarray | None) -> bool:
+        """Whether the network or an edit reads what the neutral face is like."""
+        relative = self.config.au.neutral == "identity"
+        if units is None:  # the neutral face itself: no difference, unless there are edits, which stay above 0
+            return self.config.fusion.on and (bool(self.options.au) or not relative)
+        return relative
 
     @property
     def _average(self) -> np.ndarray:

@@ -18,6 +18,7 @@ from pydantic import Field, PositiveInt, ValidationInfo, field_validator
 
 from ..core.errors import ConfigError, InputError
 from ..core.terminal import say
+from ..core.weights import weights_store
 from ..models.mf_etalk.config import MfEtalkConfig
 from ..models.training.system import Loss, SystemSpec, TrainParts
 from .model_settings import only_fields_of
@@ -192,6 +193,7 @@ def build(config: MfEtalkTrainConfig, data: Path, rank: int, world_size: int) ->
     talking = clips_of(config, data, "train", told=rank == 0)
     outside = _outside(config)
     model = _model(config)
+    talking = replace(talking, pinned=_pinned(config, outside))
     batches = talking.loader(config, seed=config.seed, rank=rank, world_size=world_size)
 
     def loss_fn(net: nn.Module, batch: Mapping[str, Any]) -> Loss:
@@ -290,6 +292,14 @@ def _outside(config: MfEtalkTrainConfig) -> Outside:
 
         judge = load_judge(config.model.emotion)
     return Outside(encoders, judge)
+
+
+def _pinned(config: MfEtalkTrainConfig, outside: Outside) -> dict[str, str]:
+    """What the training must not be given another one of when it goes on, sha256 by name."""
+    found = {} if config.init is None else {"image stage": weights_of(config.init).sha256}
+    if outside.judge is not None:
+        found["network of the emotion loss"] = weights_store().sha256(outside.judge.weights)
+    return found
 
 
 def _model(config: MfEtalkTrainConfig) -> MfEtalk:

@@ -44,6 +44,12 @@ def test_followed_is_spearman_s_correlation() -> None:
     assert followed([0.1, 0.2, 0.3, 0.9], [-2, 0, -1, 5])["spearman"] == pytest.approx(0.8)
 
 
+@pytest.mark.parametrize(("asked", "came"), [([0.1, 0.2], [1, 2]), ([1, 2, 3], [5, 5, 5]), ([], [])])
+def test_what_cannot_be_correlated_is_null_with_a_reason(asked: list[float], came: list[float]) -> None:
+    found = followed(asked, came)
+    assert found["spearman"] is None and found["p_value"] is None and "no change differs" in found["reason"]
+
+
 @pytest.mark.parametrize("rows", [False, True])
 def test_the_table_has_rows_where_they_were_asked_for(rows: bool) -> None:
     gap = {"difference": 0.02, "ci95": (-0.1, 0.14), "p_value": 0.7, "reason": None}

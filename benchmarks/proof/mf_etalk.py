@@ -119,7 +119,7 @@ class Study:
         """The other clip's departure from its person's neutral face, on this one's, as long as this clip."""
         moved = self.track(other) - self.neutral(other)
         places = np.minimum(np.arange(self.clips.count(clip)), len(moved) - 1)
-        return np.clip(moved[places] + self.neutral(clip), 0, 1)
+        return np.clip(moved[places] + self.neutral(clip), 0, self.config.au.most)
 
     def generated(self, clip: int, track: np.ndarray, seed: int = 0) -> talking.Frames:
         """Pictures of the clip's first frame animated by its sound and a track of action units."""
@@ -193,7 +193,7 @@ def measure_smile(study: Study) -> dict[str, Any]:
 
     def raised(clip: int, by: float) -> talking.Frames:
         track = study.track(clip)
-        track[:, unit] = np.clip(track[:, unit] + by, 0, 1)
+        track[:, unit] = np.clip(track[:, unit] + by, 0, study.config.au.most)
         return study.generated(clip, track)
 
     made = {f"smile-{by}": lambda k, by=by: raised(k, by) for by in RAISED}
@@ -243,9 +243,15 @@ def measure_swap(study: Study) -> dict[str, Any]:
 
 
 def followed(asked: Sequence[float], came: Sequence[float]) -> dict[str, Any]:
-    """Spearman's correlation between the change that was asked for and the one that is seen, over clips."""
+    """Spearman's correlation between the change that was asked for and the one that is seen, over clips.
+
+    None with a reason for fewer than three clips, and where all changes are the same.
+    """
+    known = {"asked": asked, "came": came}
+    if len(asked) < 3 or len(set(asked)) == 1 or len(set(came)) == 1:
+        return known | {"spearman": None, "p_value": None, "reason": "fewer than three clips, or no change differs"}
     found = stats.spearmanr(asked, came)
-    return {"spearman": float(found.statistic), "p_value": float(found.pvalue), "asked": asked, "came": came}
+    return known | {"spearman": float(found.statistic), "p_value": float(found.pvalue), "reason": None}
 
 
 def table_of_rows(found: Mapping[str, Any]) -> Iterator[str]:
@@ -275,7 +281,8 @@ def table(found: Mapping[str, Any]) -> str:
         lines.append(f"- {kind}: {said}, p {gap['p_value']}")
     lines += ["", "swapped action units, asked against seen over clips:", ""]
     for what, one in found["swap"]["follows"].items():
-        lines.append(f"- {what}: Spearman {one['spearman']:.2f}, p {one['p_value']:.3g}, {len(one['came'])} clips")
+        told = one["reason"] or f"Spearman {one['spearman']:.2f}, p {one['p_value']:.3g}"
+        lines.append(f"- {what}: {told}, {len(one['came'])} clips")
     return "\n".join(lines) + "\n"
 
 

@@ -106,7 +106,7 @@ class DiffusionConfig:
 
 @dataclass(frozen=True)
 class ConditionsConfig:
-    """Time ids, and how often a training clip goes without a condition. The four drops exclude each other."""
+    """Time ids, and how often a training clip goes without a condition. The drops exclude each other."""
 
     fps: float = chosen(12.5, "released", "first time id: every second frame of 25 fps")
     motion_bucket: float = chosen(8.0, "released", "second time id")
@@ -115,6 +115,9 @@ class ConditionsConfig:
     drop_image: float = chosen(0.05, "paper section 4.1", "clips without reference portrait")
     drop_emotion: float = chosen(0.05, "paper section 4.1", "clips without emotion prior")
     drop_all: float = chosen(0.05, "paper section 4.1", "clips without all three")
+    drop_driving: float = chosen(
+        0.0, "paper section 4.1 has none, though its guidance asks for such clips", "clips with the portrait alone"
+    )
     absent: Literal["zero_inputs", "zero_tokens"] = chosen(
         "zero_inputs",
         "released: networks see zero Whisper states and a zero prior",
@@ -127,7 +130,7 @@ class ConditionsConfig:
     @property
     def drops(self) -> Drops:
         """For `diffusion.conditions.draw_conditions`, whose third condition is the emotion prior here."""
-        return Drops(self.drop_audio, self.drop_image, self.drop_emotion, self.drop_all)
+        return Drops(self.drop_audio, self.drop_image, self.drop_emotion, self.drop_all, self.drop_driving)
 
 
 @dataclass(frozen=True)
@@ -189,7 +192,8 @@ class DiceTalkConfig:
         Latents have 16 channels, a third of what 4 x 4 pixels have, and what is denoised is their difference from the
         portrait's. Noise and guidance are ours: small pictures are drowned by less noise, but motion is learnt
         where noise hides it; a denoiser that has seen a few clips cannot take all of it away again, so it starts at 0.1
-        of it, and needs less guidance than one that has seen a million.
+        of it, and needs less guidance than one that has seen a million. That guidance asks for the portrait alone,
+        which training therefore shows.
         """
         values: dict[str, Any] = {
             "unet": UNetConfig(
@@ -205,6 +209,7 @@ class DiceTalkConfig:
             "pose": PoseGuiderConfig(channels=(8, 16, 32)),
             "audio": AudioTokensConfig(hidden=64, tokens=4, width=64),
             "diffusion": DiffusionConfig.edm(log_mean=0.3, log_std=1.3, sigma_max=4.0, temperature=0.1),
+            "conditions": ConditionsConfig(drop_driving=0.05),
             "guidance": GuidanceConfig(reference=1.0, conditions=2.0),
             "windows": WindowsConfig(frames=8, shift=3),
             "vae": VaeConfig(kind="tiny", downsamples=2, channels=32, scaled_reference=True, residual=True),

@@ -88,7 +88,8 @@ class FrozenEncoders(nn.Module):
     @torch.no_grad()
     def encode(self, pictures: torch.Tensor, *, scaled: bool = True) -> torch.Tensor:
         """(N, 3, H, W) in [-1, 1] to the mode of their latents (N, 4, H/8, W/8)."""
-        return self.vae.encode(pictures).latent_dist.mode() * (self.config.scale if scaled else 1.0)
+        latents = self.vae.encode(pictures).latent_dist.mode().to(pictures)  # not bfloat16, which noise would inherit
+        return latents * (self.config.scale if scaled else 1.0)
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> torch.Tensor:

@@ -20,10 +20,11 @@ KEPT: dict[Branch, tuple[bool, bool, bool]] = {
 
 def draw_conditions(batch: int, drops: Drops, generator: torch.Generator | None) -> torch.Tensor:
     """Which of the three each clip keeps, bool (B, 3). One draw a clip: the drops exclude each other."""
-    edges = torch.tensor([drops.audio, drops.image, drops.third, drops.everything]).cumsum(0)
+    edges = torch.tensor([drops.audio, drops.image, drops.third, drops.everything, drops.driving]).cumsum(0)
     place = generator.device if generator is not None else "cpu"
     kind = torch.bucketize(torch.rand(batch, generator=generator, device=place), edges.to(place), right=True)
-    table = [[False, True, True], [True, False, True], [True, True, False], [False] * 3, [True] * 3]
+    alone = [[False, True, True], [True, False, True], [True, True, False]]
+    table = [*alone, *(list(KEPT[branch]) for branch in ("none", "reference", "full"))]
     return torch.tensor(table, device=place)[kind]
 
 

@@ -99,7 +99,7 @@ class VaeConfig:
 
 @dataclass(frozen=True)
 class Drops:
-    """Shares of training clips that go without a condition. The four exclude each other.
+    """Shares of training clips that go without a condition. The five exclude each other.
 
     Raises:
         ConfigError: one is no probability, or their sum is none.
@@ -109,8 +109,9 @@ class Drops:
     image: float
     third: float  # emotion prior or AUs
     everything: float
+    driving: float = 0.0  # audio and the third: the portrait alone, as in guidance's middle branch
 
     def __post_init__(self) -> None:
-        within(self, "audio", "image", "third", "everything")
-        if self.audio + self.image + self.third + self.everything > 1:
-            raise ConfigError("the four drops exclude each other and sum to more than 1")
+        within(self, "audio", "image", "third", "everything", "driving")
+        if self.audio + self.image + self.third + self.everything + self.driving > 1:
+            raise ConfigError("the drops exclude each other and sum to more than 1")

@@ -8,8 +8,8 @@ intensities a (17 units a frame) of a person whose neutral face has n:
     h  <- h + W_2 silu(W_1 N(h))                residual blocks
     t_g = N( W_out N(h) )                       tokens of the frame
 
-Upper-face units (1, 2, 4, 5, 6, 7, 9, 45) and lower-face units (10, 12, 14, 15, 17, 20, 23, 25, 26) never meet here:
-the lower ones move with speech, and what is said must not leak into brows and eyes.
+Upper-face units (1, 2, 4, 5, 6, 7, 9, 45) and lower-face units (10, 12, 14, 15, 17, 20, 23, 25, 26) never meet here, so
+that an edit of the one half leaves the other's tokens as they were. Which branch reads them is `fusion`'s.
 """
 
 from __future__ import annotations

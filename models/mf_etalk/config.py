@@ -231,13 +231,14 @@ class DiffusionConfig:
 
 @dataclass(frozen=True)
 class DropsConfig:
-    """How often a training clip goes without a condition. The four of the temporal stage exclude each other."""
+    """How often a training clip goes without a condition. Those of the temporal stage exclude each other."""
 
     image_stage: float = chosen(0.1, "hallo, first stage", "clips without portrait, in the image stage")
     image: float = chosen(0.05, "hallo", "clips without portrait")
     audio: float = chosen(0.05, "hallo", "clips without audio")
     au: float = chosen(0.05, "inferred: as often as the other conditions", "clips without AUs")
     everything: float = chosen(0.05, "hallo, its configuration; its code does not read it", "clips without all")
+    driving: float = chosen(0.0, "ours: what guidance with two weights asks for", "clips with the portrait alone")
 
     def __post_init__(self) -> None:
         for stage in ("temporal", "image"):
@@ -247,7 +248,7 @@ class DropsConfig:
         """For `diffusion.conditions.draw_conditions`, whose third condition are the AUs here."""
         if stage == "image":
             return Drops(audio=0, image=self.image_stage, third=0, everything=0)
-        return Drops(self.audio, self.image, self.au, self.everything)
+        return Drops(self.audio, self.image, self.au, self.everything, self.driving)
 
 
 def _tiny_vae() -> VaeConfig:
@@ -328,8 +329,9 @@ class MfEtalkConfig:
             "vae": "tiny",
             "size": 64,
             "temporal_trains": "all",
-            # A few clips are known by their sound alone: only without it the action units are needed.
-            "drops": DropsConfig(audio=0.3),
+            # A few clips are known by their sound alone: only without it the action units are needed. And guidance
+            # of 1 and 2 computes the branch of the portrait alone.
+            "drops": DropsConfig(audio=0.3, driving=0.05),
         }
         return replace(cls(**values), **changes)
 

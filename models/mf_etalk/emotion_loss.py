@@ -26,7 +26,9 @@ from torch.nn import functional as F
 
 from ...core.errors import InputError, WeightsMissing
 from ..hsemotion import MEAN, STD, HSEmotion, load_hsemotion_b0
+from ..hsemotion import WEIGHTS as HSEMOTION_WEIGHTS
 from ..mini_xception import SIZE, MiniXception, load_mini_xception
+from ..mini_xception import WEIGHTS as XCEPTION_WEIGHTS
 from .config import EmotionLossConfig
 
 if TYPE_CHECKING:
@@ -61,12 +63,15 @@ class ExpressionJudge(nn.Module):
 
     Attributes:
         name: "hsemotion" or "mini-xception".
+        weights: name of its weights in the store.
     """
 
     def __init__(self, network: HSEmotion | MiniXception) -> None:
         super().__init__()
         self.network = network.eval().requires_grad_(False)
-        self.name = "hsemotion" if isinstance(network, HSEmotion) else "mini-xception"
+        is_hsemotion = isinstance(network, HSEmotion)
+        self.name = "hsemotion" if is_hsemotion else "mini-xception"
+        self.weights = HSEMOTION_WEIGHTS["b0"] if is_hsemotion else XCEPTION_WEIGHTS
         self._kept = _KeepInput()
         last = network.classifier if isinstance(network, HSEmotion) else network.head
         last.register_forward_pre_hook(self._kept)

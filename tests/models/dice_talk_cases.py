@@ -88,5 +88,5 @@ def conditions(config: DiceTalkConfig, clips: int = 2, frames: int = 2, seed: in
 
 def without_drops(config: DiceTalkConfig) -> DiceTalkConfig:
     """All conditions kept in training."""
-    none = {"drop_audio": 0.0, "drop_image": 0.0, "drop_emotion": 0.0, "drop_all": 0.0}
+    none = {"drop_audio": 0.0, "drop_image": 0.0, "drop_emotion": 0.0, "drop_all": 0.0, "drop_driving": 0.0}
     return replace(config, conditions=replace(config.conditions, **none))

@@ -8,7 +8,11 @@ from typing import Any
 import pytest
 import torch
 from talkforge.core.errors import ConfigError
+from talkforge.models.dice_talk import official as dice_official
+from talkforge.models.dice_talk.denoiser_config import DiceTalkConfig
+from talkforge.models.diffusers_import import import_extra
 from talkforge.models.diffusion.audio_tokens import whisper_windows
+from talkforge.models.mf_etalk import official as mf_official
 from talkforge.models.mf_etalk.au_guidance import AuTokens
 from talkforge.models.mf_etalk.config import (
     ABLATIONS,
@@ -111,6 +115,20 @@ def test_a_clip_of_the_full_preset_passes() -> None:
     latents = encoders.encode(meta(2, 3, 512, 512))
     assert latents.shape == (2, 4, 64, 64) and decode_through(encoders, latents).shape == (2, 3, 512, 512)
     assert not any(parameter.requires_grad for parameter in encoders.parameters())
+
+
+@needs_diffusers
+@pytest.mark.parametrize("module", [mf_official, dice_official], ids=["mf-etalk", "dice-talk"])
+def test_latents_are_whole_where_networks_are_half(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What noise is drawn like, added to and taken away from again; in bfloat16 it would have 8 bits."""
+    small_vae = import_extra("diffusers").AutoencoderKL(norm_num_groups=2, block_out_channels=(4,))
+    monkeypatch.setattr(module, "sd_vae" if module is mf_official else "svd_vae", lambda: small_vae)
+    if module is dice_official:
+        monkeypatch.setattr(module, "clip_image_encoder", torch.nn.Identity)
+    encoders = module.FrozenEncoders() if module is mf_official else module.FrozenEncoders(DiceTalkConfig.full())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert small_vae.encode(torch.zeros(1, 3, 8, 8)).latent_dist.mode().dtype == torch.bfloat16
+        assert encoders.encode(torch.zeros(1, 3, 8, 8)).dtype == torch.float32
 
 
 @needs_diffusers

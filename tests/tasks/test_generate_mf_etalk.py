@@ -123,6 +123,45 @@ def test_units_are_raised_to_the_most_and_not_to_the_scale(tmp_path: Path) -> No
     assert maker(run, "au.AU12=0.9")._track(None, 2)[0][0, SMILE] == 0.75
 
 
+def test_without_a_clip_edits_start_from_the_build_s_neutral_face(tmp_path: Path) -> None:
+    """So that a unit can be lowered too: from zeros it could not."""
+    data = write_mf_build(tmp_path / "build", [mf_row(0, 12, identity="one", emotion="neutral")])
+    run = write_mf_run(tmp_path / "run", small(), data)
+    track, neutral = maker(run, "au.AU12=-0.01", "neutral=build")._track(None, 2)
+    at_rest = track_of(0, 12).mean(0)
+    np.testing.assert_allclose(neutral, at_rest, rtol=1e-5)
+    change = np.zeros(len(UNITS))
+    change[SMILE] = -0.01
+    np.testing.assert_allclose(track, np.maximum(at_rest + change, 0)[None].repeat(2, 0), rtol=1e-5, atol=1e-6)
+    assert track[0, SMILE] < neutral[SMILE]
+    alone = write_mf_run(tmp_path / "alone", small())
+    assert not np.any(maker(alone, "neutral=build")._track(None, 2)[0]), "without edits nobody asks what neutral is"
+    with pytest.raises(InputError, match="not here to say what its neutral faces"):
+        maker(alone, "au.AU12=-0.01", "neutral=build")._track(None, 2)
+
+
+def test_a_model_of_plain_intensities_needs_no_neutral_face_but_without_a_clip(clip: Path, tmp_path: Path) -> None:
+    data = write_mf_build(tmp_path / "build", [mf_row(0, 12, identity="one", emotion="neutral")])
+    plain = small(au=replace(small().au, neutral="none"))
+    here, alone = write_mf_run(tmp_path / "here", plain, data), write_mf_run(tmp_path / "alone", plain)
+    assert maker(alone, "neutral=build")._track(clip, 5)[0].shape == (5, 17)
+    at_rest = track_of(0, 12).mean(0)
+    np.testing.assert_allclose(maker(here, "neutral=build")._track(None, 1)[0][0], at_rest, rtol=1e-5)
+    with pytest.raises(InputError, match="not here to say what its neutral faces"):
+        maker(alone, "neutral=build")._track(None, 5)
+
+
+def test_edits_that_the_model_cannot_follow_are_refused(run: Path, tmp_path: Path) -> None:
+    heard = write_mf_run(tmp_path / "heard", small(au=replace(small().au, speech="heard")))
+    with pytest.raises(InputError, match=r"leaves AU26 to the sound"):
+        opened(heard, "au.AU26=0.3", "au.AU12=0.3")
+    for value in (".nan", ".inf"):
+        with pytest.raises(ConfigError, match="finite"):
+            opened(run, f"au.AU12={value}")
+    with pytest.raises(ConfigError, match=r"steps: 1500 of sampling, and the model knows 1000"):
+        opened(run, "steps=1500")
+
+
 def test_a_clip_is_compared_with_the_build_s_neutral_face(run: Path, clip: Path, tmp_path: Path) -> None:
     rows = [mf_row(0, 12, identity="one", emotion="neutral"), mf_row(1, 12, identity="two")]
     data = write_mf_build(tmp_path / "build", rows)

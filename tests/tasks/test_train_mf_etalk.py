@@ -14,6 +14,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from talkforge.commands.training import train
 from talkforge.core.errors import ConfigError, InputError, TalkForgeError, WeightsError
 from talkforge.core.landmarks import MESH_LIPS
@@ -31,7 +32,9 @@ from talkforge.tasks.extractor import extractors, vectors
 from talkforge.tasks.recipe import column_name
 from talkforge.tasks.talking_aus import filled, neutral_faces
 from talkforge.tasks.talking_batches import Shot, TalkingWindows
+from talkforge.tasks.talking_training import pinned_by
 from talkforge.tasks.train_mf_etalk import LIPS
+from talkforge.tasks.trained import weights_of
 from talkforge.tests.models.dice_talk_cases import needs_diffusers, one_thread
 from talkforge.tests.tasks.mf_build import AU_SCHEMA, PROXY, UNITS, lips_of, mf_row, track_of, write_mf_build
 from talkforge.tests.tasks.talking_build import box_of, losses_of
@@ -172,6 +175,28 @@ def test_the_motion_stage_starts_from_the_image_stage(data: Path, tmp_path: Path
         parts_of(data, f"init={tmp_path / 'image'}", "model.audio.hidden=17")
     with pytest.raises(ConfigError, match="stage image starts from the base"):
         parts_of(data, f"init={tmp_path / 'image'}", "stage=image")
+
+
+@needs_diffusers
+def test_a_training_goes_on_with_its_own_image_stage_and_judge_only(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = [*SMALL, "checkpoint_every=1", "validation_batches=0"]
+    image, out = tmp_path / "image", tmp_path / "motion"
+    run_train("mf-etalk", data, image, "tiny", [*quick, "stage=image", "steps=1"])
+    given = [*quick, f"init={image}", "ablation=c", "model.emotion.network=mini-xception"]
+    run_train("mf-etalk", data, out, "tiny", [*given, "steps=1"])
+    judge = weights_store().sha256("fer-mini-xception")
+    pinned = {"image stage": weights_of(image).sha256, "network of the emotion loss": judge}
+    assert pinned_by(weights_of(out).checkpoint) == pinned
+    with monkeypatch.context() as patch:
+        patch.setattr(type(weights_store()), "sha256", lambda *_: 64 * "f")
+        with pytest.raises(ConfigError, match=f"another network of the emotion loss: sha256 {judge[:12]}"):
+            run_train("mf-etalk", data, out, "tiny", [*given, "steps=2"], resume=True)
+    weights = weights_of(image).weights
+    save_file({name: value + 1 for name, value in load_file(weights).items()}, weights)
+    with pytest.raises(ConfigError, match="begun with another image stage"):
+        run_train("mf-etalk", data, out, "tiny", [*given, "steps=2"], resume=True)
 
 
 @needs_diffusers
