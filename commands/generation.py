@@ -149,7 +149,7 @@ def priors(run: Path, data: Path | None, split: str, by: Any, out: Path | None, 
     \b
     talkforge priors --run runs/dice
     talkforge priors --run runs/embedder --out emotions.npz
-    talkforge priors --run runs/dice --data data/hdtf --by clip --out clips.npz
+    talkforge priors --run runs/dice --data built/hdtf --by clip --out clips.npz
     """
     from ..flows.priors import make_priors
 
@@ -166,7 +166,7 @@ def testset() -> None:
     """Test sets: which portrait, sound and emotion each video is made from.
 
     \b
-    talkforge testset make --protocol mead-dice --data data/mead --out sets/mead_dice.yaml
+    talkforge testset make --protocol mead-dice --data built/mead --out sets/mead_dice.yaml
     """
 
 
@@ -191,8 +191,8 @@ def make(protocol: str, data: Path | None, out: Path, emotions: str | None, **op
     hdtf           each clip drives its own first frame, and is its own emotion
     out-of-domain  portraits crossed with sounds; there are no real clips
     \b
-    talkforge testset make --protocol mead-dice --data data/mead --out sets/mead_dice.yaml
-    talkforge testset make --protocol hdtf --data data/hdtf --count 20 --out sets/hdtf.yaml
+    talkforge testset make --protocol mead-dice --data built/mead --out sets/mead_dice.yaml
+    talkforge testset make --protocol hdtf --data built/hdtf --count 20 --out sets/hdtf.yaml
     talkforge testset make --protocol out-of-domain --portraits faces --sounds speech --limit 1 --out sets/ood.yaml
     """
     from ..flows.testsets import make_testset

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from ..core.errors import InputError
 from ..core.terminal import say
 from .base import FOLDER, JSON
 
@@ -35,21 +36,29 @@ def train(
 ) -> None:
     """Trains SYSTEM on a build: dice-embedder, dice-talk, which needs a trained embedder, or mf-etalk in two stages.
 
+    A build of the default extractors hears with Whisper's English network: add --set
+    audio_column=whisper_tiny_en_states to all but mf-etalk's stage image.
+
     \b
-    talkforge train dice-embedder --data data/mead --out runs/embedder --preset tiny
-    talkforge train dice-embedder --data data/mead --out runs/embedder --preset tiny --resume --set optimiser.lr=5e-5
-    talkforge train dice-talk --data data/mead --out runs/dice --preset tiny --set embedder=runs/embedder
-    talkforge train mf-etalk --data data/mead --out runs/mf-image --preset tiny --set stage=image
-    talkforge train mf-etalk --data data/mead --out runs/mf --preset tiny --set init=runs/mf-image
+    talkforge train dice-embedder --data built/mead --out runs/embedder --preset tiny
+    talkforge train dice-embedder --data built/mead --out runs/embedder --preset tiny --resume --set optimiser.lr=5e-5
+    talkforge train dice-talk --data built/mead --out runs/dice --preset tiny --set embedder=runs/embedder
+    talkforge train mf-etalk --data built/mead --out runs/mf-image --preset tiny --set stage=image
+    talkforge train mf-etalk --data built/mead --out runs/mf --preset tiny --set init=runs/mf-image
     talkforge train mf-etalk --preset full --dry-run --json
     """
+    from ..flows.train import systems
+    from ..flows.train import train as run_train
+
+    systems.get(system)
     if dry_run:
+        if data is not None and not data.is_dir():
+            raise InputError(f"{data} is not a folder")
         _describe(system, preset, overrides, as_json)
         return
     if data is None or out is None:
-        raise click.UsageError("Missing option '--data'." if data is None else "Missing option '--out'.")
-    from ..flows.train import train as run_train
-
+        text = "Missing option '--data' (a folder of talkforge build)." if data is None else "Missing option '--out'."
+        raise click.UsageError(text)
     done = run_train(system, data, out, preset, overrides, resume=resume, use_prefect=prefect)
     if as_json:
         click.echo(json.dumps({"out": str(done.out), "steps": done.steps, "fresh": done.fresh}, indent=2))

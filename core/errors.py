@@ -53,6 +53,11 @@ class MissingPackage(TalkForgeError):
     reason = "package_missing"
 
 
+def extra_hint(extra: str) -> str:
+    """How to get the packages of one of the project's extras: from its own folder, never by name from an index."""
+    return f"in the project's folder: .venv/bin/pip install -c constraints.txt -e '.[{extra}]'"
+
+
 class OutputBusy(TalkForgeError):
     """Another run owns the output folder."""
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.errors import CorruptMedia, MissingPackage, TruncatedMedia
+from ..core.errors import CorruptMedia, MissingPackage, TruncatedMedia, extra_hint
 from .containers import printable
 from .demux import describe, open_media
 from .source import Source, TimedPicture
@@ -35,9 +35,7 @@ def open_source(path: str | os.PathLike[str]) -> Source:
     try:
         import decord
     except ImportError as error:
-        raise MissingPackage(
-            "the video backend decord is not installed", hint="pip install 'talkforge[decord]'"
-        ) from error
+        raise MissingPackage("the video backend decord is not installed", hint=extra_hint("decord")) from error
     if info.rotation:
         raise CorruptMedia(f"{printable(path)} has turned pictures, which the decord backend does not read")
     # An absolute path begins with a slash, so no name can be taken for a protocol.

@@ -19,7 +19,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
-from ..core.errors import ConfigError, MissingPackage
+from ..core.errors import ConfigError, MissingPackage, extra_hint
 from ..core.progress import track
 from .artifacts import Artifacts
 
@@ -209,8 +209,8 @@ def _task_runner(runner: RunnerName, workers: int, address: str | None) -> Any:
     try:
         return _dask(workers, address) if runner == "dask" else _ray(workers, address)
     except ImportError as error:
-        hint = f"pip install 'talkforge[{runner}]'"
-        raise MissingPackage(f"--runner {runner} needs the package {error.name}", hint=hint) from error
+        text = f"--runner {runner} needs the package {error.name}"
+        raise MissingPackage(text, hint=extra_hint(runner)) from error
 
 
 def _dask(workers: int, address: str | None) -> Any:

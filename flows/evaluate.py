@@ -120,12 +120,18 @@ def missing_weights(names: Sequence[str], crop: str = "face") -> str | None:
     if crop == "face" and any(spec.picture for spec in specs):
         specs.append(extractors.get(FACES))
     wanted = dict.fromkeys(weight for spec in specs for weight in spec.weights)
-    absent = [weight for weight in wanted if not weights_store().status(weight).ok]
-    return f"get them with: talkforge weights pull {' '.join(absent)}" if absent else None
+    store = weights_store()
+    absent = [weight for weight in wanted if not store.status(weight).ok]
+    pulled = [weight for weight in absent if store.spec(weight).remote]
+    placed = [weight for weight in absent if weight not in pulled]
+    ways = [f"get them with: talkforge weights pull {' '.join(pulled)}"] if pulled else []
+    ways += [f"place by hand: {' '.join(placed)} (talkforge weights list --json says where)"] if placed else []
+    return "; ".join(ways) or None
 
 
 def describe_plan(config: EvalConfig) -> str:
     """What a run would do, as text: pairs, extractors, rows already stored, metrics that cannot run."""
+    _check_out_of(config)
     match, the_plan = match_folders(config.real, config.generated, config.manifest), plan(config)
     store = FeatureStore(config.cache, config.crop)
     contents = [item.content() for item in match.files()]
@@ -146,7 +152,7 @@ def evaluate(config: EvalConfig) -> Outcome:
         InputError: a folder is missing or empty, nothing matches, `out` holds something else, or the run to compare
             with is about other clips (see `against.open_run`).
     """
-    check_out(config.out, config.real, config.generated, Path.cwd(), *([config.against] if config.against else []))
+    _check_out_of(config)
     check_device(config.device)
     config = config.model_copy(update={"method": config.method or config.generated.resolve().name})
     match = match_folders(config.real, config.generated, config.manifest)
@@ -199,6 +205,10 @@ def check_device(device: str) -> None:
 
         if not (device.startswith("cuda") and torch.cuda.is_available()):
             raise ConfigError(f"there is no device '{device}' here", hint="device: cpu, or cuda where torch sees one")
+
+
+def _check_out_of(config: EvalConfig) -> None:
+    check_out(config.out, config.real, config.generated, Path.cwd(), *([config.against] if config.against else []))
 
 
 def check_out(out: Path, *inputs: Path) -> None:

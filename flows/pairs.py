@@ -101,11 +101,16 @@ def match_folders(real: Path, generated: Path, manifest: Path | None = None) -> 
     problems = _problems(*sides)
     listed = read_manifest(manifest) if manifest else {}
     stems = sorted(listed or {*real_files, *generated_files, *problems})
-    if not {*real_files} & {*generated_files} & {*stems}:
+    both = {*real_files} & {*generated_files}
+    if both and not both & {*stems}:
+        raise InputError(
+            f"{manifest} names no clip that is in both {real} and {generated}",
+            hint=f"it names {', '.join(stems[:3])}; there are {', '.join(sorted(both)[:3])} (stems, without suffix)",
+        )
+    if not both:
         raise InputError(
             f"no file stem is in both {real} and {generated}",
-            hint="first names: "
-            + " | ".join(", ".join(sorted(names)[:3]) for names in (real_files, generated_files, stems)),
+            hint="first names: " + " | ".join(", ".join(sorted(names)[:3]) for names in (real_files, generated_files)),
         )
     clips = [_clip(stem, real_files, generated_files, problems) for stem in stems]
     labels = labels_of(stems, listed)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from ..core.lock import owned
 from ..tasks.dice_priors import write_run_priors
+from ..tasks.trained import system_of
 
 
 def make_priors(
@@ -24,6 +25,7 @@ def make_priors(
         InputError: `by` "clip", or a run of dice-embedder, without `out`.
         What `write_run_priors` raises.
     """
+    system_of(run)  # before a lock is laid beside what is no training
     with owned(run):
         path, counts = write_run_priors(run, build, out, split=split, by=by)
     return {"out": str(path), "by": by, "split": split, "clips": counts}

@@ -16,16 +16,17 @@ from typing import Any
 
 import yaml
 
-from ..core.errors import InputError
+from ..core.errors import InputError, MediaError
 from ..core.hashing import file_sha256
 from ..core.progress import track
 from ..core.records import safe_id
 from ..core.registry import did_you_mean
 from ..core.shards import write_text
+from ..datasets.audio import read_audio
 from ..datasets.containers import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from ..datasets.labels import emotion_name
 from ..datasets.shards import ClipShards
-from ..tasks.methods import TestItem
+from ..tasks.methods import TestItem, read_portrait
 
 NEUTRAL = "neutral"
 LABELS = ("identity", "emotion")
@@ -248,8 +249,22 @@ def out_of_domain(source: Source) -> Made:
                 items.append(TestItem(name, portraits[face], sounds[sound], None, emotion, path))
     if not items:
         raise InputError("no portrait has a sound other than its own", hint="give other --sounds")
-    about = {"portraits": len({item.portrait for item in items}), "sounds": len({item.audio for item in items})}
+    faces, speech = {item.portrait for item in items}, {item.audio for item in items}
+    _check_media(faces, speech)
+    about = {"portraits": len(faces), "sounds": len(speech)}
     return items, about | {"emotions": list(emotions), "real_clips": False, "identities_in_training": None}
+
+
+def _check_media(portraits: Iterable[Path], sounds: Iterable[Path]) -> None:
+    """Reads each once, for what is frozen into a set has to be one. Raises InputError for what is not."""
+    kinds = (("portrait", read_portrait, sorted(portraits)), ("sound", read_audio, sorted(sounds)))
+    for what, read, paths in kinds:
+        for path in paths:
+            try:
+                read(path)
+            except MediaError as error:
+                text = f"{path} is no {what} that can be read: {error.message}"
+                raise InputError(text, hint="take it out of the folder") from error
 
 
 def _files(folder: Path, suffixes: Sequence[str], what: str) -> dict[str, Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..core.errors import InputError, MissingPackage
+from ..core.errors import InputError, MissingPackage, extra_hint
 
 LEAST = 4  # rows
 
@@ -27,6 +27,6 @@ def t_sne(rows: np.ndarray, *, perplexity: float = 30.0, seed: int = 0) -> np.nd
     try:
         from sklearn.manifold import TSNE
     except ImportError as error:
-        raise MissingPackage("t-SNE needs scikit-learn", hint="pip install 'talkforge[analysis]'") from error
+        raise MissingPackage("t-SNE needs scikit-learn", hint=extra_hint("analysis")) from error
     cut = min(perplexity, (len(given) - 1) / 3)
     return TSNE(2, perplexity=cut, init="pca", random_state=seed).fit_transform(given).astype(np.float64)

@@ -6,7 +6,7 @@ from functools import cache
 from importlib import import_module
 from types import ModuleType
 
-from ..core.errors import MissingPackage
+from ..core.errors import MissingPackage, extra_hint
 from ..core.torchvision_guard import make_torchvision_importable
 
 
@@ -24,4 +24,4 @@ def import_extra(name: str) -> ModuleType:
         package = name.split(".")[0]
         if error.name != package:
             raise
-        raise MissingPackage(f"{package} is not installed", hint="pip install 'talkforge[train]'") from error
+        raise MissingPackage(f"{package} is not installed", hint=extra_hint("train")) from error

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..core.errors import InputError, MissingPackage, WeightsError
+from ..core.errors import InputError, MissingPackage, WeightsError, extra_hint
 from ..core.weights import weights_store
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def read_dlib_face(path: Path) -> DlibFace:
     try:
         import dlib
     except ImportError as error:
-        raise MissingPackage("dlib is not installed", hint="pip install 'talkforge[identity]'") from error
+        raise MissingPackage("dlib is not installed", hint=extra_hint("identity")) from error
     try:
         compiled: Any = dlib  # the package describes no types for its compiled part
         return DlibFace(compiled.face_recognition_model_v1(str(path))).eval()

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..core.errors import InputError, MissingPackage, WeightsError
+from ..core.errors import InputError, MissingPackage, WeightsError, extra_hint
 from ..core.weights import weights_store
 from .loading import load_strict
 from .same_padding import pad_same
@@ -126,7 +126,7 @@ def _tensors(path: Path) -> dict[str, np.ndarray]:
     try:
         import h5py
     except ImportError as error:
-        raise MissingPackage("h5py is not installed", hint="pip install 'talkforge[emotion]'") from error
+        raise MissingPackage("h5py is not installed", hint=extra_hint("emotion")) from error
 
     found: dict[str, np.ndarray] = {}
 

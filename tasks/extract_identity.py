@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from ..core.errors import MissingPackage
+from ..core.errors import MissingPackage, extra_hint
 from ..core.landmarks import landmarks_68
 from .crop import key_points, similarity
 from .extractor import Batch, Context, ExtractorSpec, vectors
@@ -98,7 +98,7 @@ def face_chip(frame: np.ndarray, points: np.ndarray) -> np.ndarray:
     try:
         import dlib
     except ImportError as error:
-        raise MissingPackage("dlib is not installed", hint="pip install 'talkforge[identity]'") from error
+        raise MissingPackage("dlib is not installed", hint=extra_hint("identity")) from error
     dl: Any = dlib  # the package describes no types for its compiled part
     low, high = (dl.point(*map(int, corner)) for corner in (points.min(axis=0), points.max(axis=0)))
     parts = [dl.point(int(x), int(y)) for x, y in np.rint(points)]

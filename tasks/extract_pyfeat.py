@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ..core.errors import MissingPackage, NoFace
+from ..core.errors import MissingPackage, NoFace, extra_hint
 from ..core.weights import weights_store
 from .extractor import Batch, Context, ExtractorSpec, series
 from .faces import LANDMARKER
@@ -58,7 +58,7 @@ EXTRACTORS = (PYFEAT,)
 def _worker(owner: int, classifiers: Path, landmarks: Path) -> Worker:
     """The worker of process `owner`: a forked child must not talk into its parent's."""
     if find_spec("feat") is None:
-        raise MissingPackage("py-feat is not installed", hint="pip install 'talkforge[au]'")
+        raise MissingPackage("py-feat is not installed", hint=extra_hint("au"))
     # -P: the folder that it is started from must not shadow any package.
     module = [sys.executable, "-P", "-m", "talkforge.tasks.pyfeat_worker"]
     worker = Worker("py-feat's process", [*module, str(classifiers), str(landmarks), str(THREADS)], ENVIRONMENT)

@@ -85,6 +85,7 @@ class TalkingWindows(BalancedGroups):
         lengths: frames of each clip, at least `window` for those that have a group.
         window: see `span`.
         starts: where a clip's windows may begin, see `clear_starts`; None: anywhere.
+        first_portraits: the first frame of the clip that gives the portrait instead of any.
         pinned: by name, sha256 of what the training must not be given another one of when it goes on.
     """
 
@@ -97,6 +98,7 @@ class TalkingWindows(BalancedGroups):
         lengths: Sequence[int] | np.ndarray,
         window: int,
         starts: Sequence[np.ndarray] | None = None,
+        first_portraits: bool = False,
         pinned: Mapping[str, str] | None = None,
         seed: int = 0,
         rank: int = 0,
@@ -112,7 +114,7 @@ class TalkingWindows(BalancedGroups):
             for clip, own in enumerate(starts or ())
             if self.groups[clip] is not None and len(own) <= self.lengths[clip] - window
         }
-        self.pinned = dict(pinned or {})
+        self.first_portraits, self.pinned = first_portraits, dict(pinned or {})
 
     def state_dict(self, batches_done: int) -> dict[str, Any]:
         """See `BatchSampler`; with `pinned`."""
@@ -125,7 +127,9 @@ class TalkingWindows(BalancedGroups):
 
     def _settings(self) -> dict[str, Any]:
         limits = {str(clip): own.tolist() for clip, own in self._starts.items()}
-        return super()._settings() | {"partners": self.partners} | ({"starts": limits} if limits else {})
+        told = {"starts": limits} if limits else {}
+        told |= {"first_portraits": True} if self.first_portraits else {}
+        return super()._settings() | {"partners": self.partners} | told
 
     def _cut(self, batches: list[list[int]], window: int, rng: np.random.Generator) -> list[list[Any]]:
         return [[self._shot(part, window, rng) for part in batch] for batch in super()._cut(batches, window, rng)]
@@ -138,6 +142,8 @@ class TalkingWindows(BalancedGroups):
 
     def _portrait(self, clip: int, start: int, window: int, rng: np.random.Generator) -> tuple[int, int]:
         other = self.partners[clip][int(rng.integers(len(self.partners[clip])))]
+        if self.first_portraits:
+            return other, 0
         length = int(self.lengths[other])
         if other != clip or length <= window:
             return other, int(rng.integers(length))

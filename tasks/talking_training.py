@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import NonNegativeInt, PositiveInt
@@ -41,12 +41,15 @@ class TalkingTrainConfig(TrainConfig):
     Attributes:
         audio_column: all hidden states of a network that hears: Whisper's, or wav2vec2's where the model says so.
         batch_size: clips of a batch.
+        portraits: which frame of the clip that gives it is a portrait: any, or the first, as where a clip is animated
+            from its first frame.
         picture_cache_mb: MiB of resized pictures that each loading process keeps; 0 decodes every window anew.
         validation_batches: of the split val, at each checkpoint; 0 does without.
     """
 
     audio_column: str = "whisper_tiny_states"
     batch_size: PositiveInt = 2
+    portraits: Literal["any", "first"] = "any"
     picture_cache_mb: NonNegativeInt = 0
     validation_batches: NonNegativeInt = 8
 
@@ -79,6 +82,7 @@ class Talking:
             lengths=self.rows.shards.lengths,
             window=self.rows.window,
             starts=self.starts,
+            first_portraits=config.portraits == "first",
             pinned=self.pinned,
             seed=seed,
             rank=rank,

@@ -215,12 +215,13 @@ class DiffusionConfig:
         "min(SNR, gamma) / (SNR + 1)",
         "weight of a step for v-prediction",
     )
+    draws: int = chosen(1, "hallo: uniform", "a training step is the largest of so many; more see more noise")
     noise_offset: float = chosen(0.05, "hallo", "noise that is the same over a clip's channel")
     sample_steps: int = chosen(40, "hallo", "DDIM steps")
     temperature: float = chosen(1.0, "hallo: the noise as it was drawn", "on the starting noise, see DICE-Talk's")
 
     def __post_init__(self) -> None:
-        positive(self, "steps", "beta_start", "sample_steps")
+        positive(self, "steps", "beta_start", "sample_steps", "draws")
         if self.temperature < 0:
             fail(self, "temperature", "below 0")
         if not self.beta_start <= self.beta_end < 1:

@@ -101,9 +101,10 @@ class VPrediction:
         return torch.minimum(share, most)
 
     def draw(self, batch: int, generator: torch.Generator | None, device: torch.device) -> torch.Tensor:
-        """Steps of a training batch, uniform, int64 (batch,)."""
+        """Steps of a training batch, int64 (batch,): uniform, or the largest of `draws`."""
         place = generator.device if generator is not None else device
-        return torch.randint(self.config.steps, (batch,), generator=generator, device=place).to(device)
+        drawn = torch.randint(self.config.steps, (self.config.draws, batch), generator=generator, device=place)
+        return drawn.amax(0).to(device)
 
     def ddim(
         self, predict: Callable[[torch.Tensor, int], torch.Tensor], noise: torch.Tensor, count: int

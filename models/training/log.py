@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...core.errors import InputError, MissingPackage
+from ...core.errors import InputError, MissingPackage, extra_hint
 from ...core.shards import write_text
 
 
@@ -73,5 +73,5 @@ def _board(folder: Path, after: int, wanted: bool | None) -> Any:
     except ImportError as error:
         if wanted is None:
             return None
-        raise MissingPackage("tensorboard is not installed", hint="pip install 'talkforge[train]'") from error
+        raise MissingPackage("tensorboard is not installed", hint=extra_hint("train")) from error
     return SummaryWriter(str(folder), purge_step=after + 1)

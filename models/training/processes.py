@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from ...core.errors import ConfigError, MissingPackage
+from ...core.errors import ConfigError, MissingPackage, extra_hint
 
 T = TypeVar("T")
 
@@ -64,7 +64,7 @@ class Accelerated(Processes):
         try:
             from accelerate import Accelerator, DistributedDataParallelKwargs
         except ImportError as error:
-            hint = "pip install 'talkforge[train]', or start one process"
+            hint = f"start one process, or {extra_hint('train')}"
             raise MissingPackage("several processes need the package accelerate", hint=hint) from error
         # Some steps train a part of the network only, such as a VAE that comes first.
         partly = DistributedDataParallelKwargs(find_unused_parameters=True)

@@ -62,4 +62,4 @@ def test_without_the_package_it_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "decord", None)
     with pytest.raises(errors.MissingPackage) as caught:
         open_video(write_clip(tmp_path / "a.mp4", 3), backend="decord")
-    assert "talkforge[decord]" in str(caught.value)
+    assert "-e '.[decord]'" in str(caught.value)

@@ -52,7 +52,7 @@ def test_an_absent_runner_names_its_extra(runner: Any, package: str, monkeypatch
     monkeypatch.setitem(sys.modules, package, None)  # as Python marks what cannot be imported
     with pytest.raises(MissingPackage, match=package) as missing:
         run("none", lambda engine: None, workers=1, use_prefect=True, runner=runner)
-    assert missing.value.hint == f"pip install 'talkforge[{runner}]'"
+    assert missing.value.hint is not None and f"pip install -c constraints.txt -e '.[{runner}]'" in missing.value.hint
 
 
 @pytest.mark.parametrize(

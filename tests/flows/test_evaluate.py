@@ -17,7 +17,8 @@ from talkforge.core.lock import owned
 from talkforge.core.weights import weights_store
 from talkforge.datasets.encode import VideoWriter
 from talkforge.flows.benchmark import Benchmark, benchmark
-from talkforge.flows.evaluate import EvalConfig, describe_plan, evaluate, plan
+from talkforge.flows.evaluate import EvalConfig, describe_plan, evaluate, missing_weights, plan
+from talkforge.tasks.extractor import extractors
 
 FVD, FD, SYNC = "fvd:i3d-k400-16f", "fd:mobilenet-v2", "av_sync:mouth-envelope"
 
@@ -175,6 +176,28 @@ def test_missing_weights_are_null_with_the_way_out(
         assert (one["value"], one["reason"], one["n_scored"]) == (None, "weights_missing", 0)
         assert "talkforge weights pull" in one["hint"]
     assert "weights_missing" in describe_plan(run)
+
+
+def test_weights_that_nobody_can_pull_are_placed_by_hand() -> None:
+    """A command that cannot work is no way out."""
+    store = weights_store()
+    absent = {name for name in store.names() if not store.spec(name).remote and not store.status(name).ok}
+    users = [spec for spec in map(extractors.get, extractors.names()) if absent & {*spec.weights}]
+    user, by_hand = users[0], next(name for name in users[0].weights if name in absent)
+    way = missing_weights([user.id], "none")
+    assert way is not None and f"place by hand: {by_hand}" in way and f"pull {by_hand}" not in way
+
+
+def test_a_dry_run_refuses_the_folder_that_a_run_would(sample_clips: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="which is replaced"):
+        describe_plan(config(sample_clips, sample_clips, sample_clips, tmp_path / "cache"))
+
+
+def test_a_manifest_of_other_stems_is_named(sample_clips: Path, tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("clip\nfoo.mp4\n")
+    run = config(sample_clips, sample_clips, tmp_path / "out", tmp_path / "cache", manifest=tmp_path / "m.csv")
+    with pytest.raises(InputError, match=r"m\.csv names no clip .*it names foo\.mp4; there are .*without suffix"):
+        describe_plan(run)
 
 
 def test_a_crop_needs_the_landmarker(sample_clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -155,6 +155,17 @@ def test_a_crossing_is_limited_by_the_seed(folders: tuple[Path, Path], tmp_path:
     assert len(both) == 6 and {name.split("/")[-2] for name in both} == {"happy", "sad"}
 
 
+@pytest.mark.parametrize(("number", "name", "what"), [(0, "broken.png", "portrait"), (1, "broken.mp4", "sound")])
+def test_what_is_no_media_is_not_frozen_into_a_set(
+    folders: tuple[Path, Path], tmp_path: Path, number: int, name: str, what: str
+) -> None:
+    copies = [Path(shutil.copytree(folder, tmp_path / f"copy {k}")) for k, folder in enumerate(folders)]
+    (copies[number] / name).write_text("not what its name says")
+    with pytest.raises(InputError, match=rf"{name} is no {what} that can be read.*take it out"):
+        make_testset("out-of-domain", None, tmp_path / "a.yaml", portraits=copies[0], sounds=copies[1])
+    assert not (tmp_path / "a.yaml").exists()
+
+
 def test_references_show_the_emotion(folders: tuple[Path, Path], tmp_path: Path) -> None:
     corpus = SyntheticCorpus(
         SyntheticConfig(identities=2, takes=3, emotions=("happy", "sad"), min_frames=4, max_frames=6, states=1, width=2)

@@ -135,6 +135,15 @@ def test_offset_noise_is_shared_by_a_clips_channel() -> None:
     assert len(shift[:, 0, :, 0, 0].unique()) == 6
 
 
+def test_the_largest_of_several_draws_sees_more_noise() -> None:
+    """Of n uniform numbers on 0..1 the largest has the distribution t^n: a half is passed in 1 - 2^-n of all cases."""
+    for draws in (1, 2, 3):
+        algebra = VPrediction(replace(HALLO, draws=draws), "linear")
+        drawn = algebra.draw(20_000, seeded(), torch.device("cpu"))
+        share = float((drawn >= 500).float().mean())
+        assert drawn.shape == (20_000,) and share == pytest.approx(1 - 0.5**draws, abs=0.01)
+
+
 def test_steps_are_drawn_from_the_whole_schedule() -> None:
     drawn = VPrediction(replace(HALLO, steps=10, sample_steps=5), "linear").draw(2000, seeded(), torch.device("cpu"))
     assert drawn.unique().tolist() == list(range(10))

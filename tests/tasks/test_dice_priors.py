@@ -119,6 +119,7 @@ def test_an_embedder_that_is_not_here(data: Path, tmp_path: Path) -> None:
         make_priors(write_run(tmp_path / "without", data=data))
     with pytest.raises(InputError, match="is no training"):
         make_priors(tmp_path / "nowhere")
+    assert not (tmp_path / ".nowhere.lock").exists(), "a lock beside what is not there"
 
 
 def test_a_columns_extractor() -> None:

@@ -101,6 +101,14 @@ def test_portraits_come_from_outside_the_window_or_from_the_neutral_clip(folder:
     assert {shot.portrait_clip for shot in shots if shot.clip == 2} == {1, 3}
 
 
+def test_portraits_can_be_first_frames(folder: Path) -> None:
+    shots = [shot for seed in range(20) for batch in windows(folder, seed, first_portraits=True) for shot in batch]
+    assert {shot.portrait_frame for shot in shots} == {0}
+    assert {shot.portrait_clip for shot in shots if shot.clip in (1, 3)} == {2}, "of the neutral clip, as any would be"
+    with pytest.raises(ConfigError, match="other clips or settings"):
+        windows(folder).load_state_dict(windows(folder, first_portraits=True).state_dict(0))
+
+
 def without(row: dict[str, Any], *black: int) -> dict[str, Any]:
     """The clip with frames that show no face."""
     transform = [None if frame in black else value for frame, value in enumerate(row["crop_transform"])]
