@@ -192,8 +192,8 @@ class DiceTalkConfig:
         Latents have 16 channels, a third of what 4 x 4 pixels have, and what is denoised is their difference from the
         portrait's. Noise and guidance are ours: small pictures are drowned by less noise, but motion is learnt
         where noise hides it; a denoiser that has seen a few clips cannot take all of it away again, so it starts at 0.1
-        of it, and needs less guidance than one that has seen a million. That guidance asks for the portrait alone,
-        which training therefore shows.
+        of it, and is not guided. Who guides it all the same asks for the portrait alone, which training therefore
+        shows.
         """
         values: dict[str, Any] = {
             "unet": UNetConfig(
@@ -208,9 +208,9 @@ class DiceTalkConfig:
             ),
             "pose": PoseGuiderConfig(channels=(8, 16, 32)),
             "audio": AudioTokensConfig(hidden=64, tokens=4, width=64),
-            "diffusion": DiffusionConfig.edm(log_mean=0.3, log_std=1.3, sigma_max=4.0, temperature=0.1),
+            "diffusion": DiffusionConfig.edm(log_mean=0.3, log_std=1.3, sigma_max=4.0, temperature=0.1, steps=8),
             "conditions": ConditionsConfig(drop_driving=0.05),
-            "guidance": GuidanceConfig(reference=1.0, conditions=2.0),
+            "guidance": GuidanceConfig(reference=1.0, conditions=1.0),
             "windows": WindowsConfig(frames=8, shift=3),
             "vae": VaeConfig(kind="tiny", downsamples=2, channels=32, scaled_reference=True, residual=True),
             "head": HeadConfig(hidden=(32,)),

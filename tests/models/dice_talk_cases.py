@@ -13,6 +13,7 @@ import torch
 from talkforge.models.dice_talk.denoiser import DenoiserInputs
 from talkforge.models.dice_talk.denoiser_config import DiceTalkConfig
 from talkforge.models.dice_talk.model import DiceTalk
+from talkforge.models.diffusion.config import GuidanceConfig
 from talkforge.models.diffusion.tiny_vae import TinyVae
 
 SIZE = 32
@@ -32,11 +33,13 @@ def one_thread() -> Iterator[None]:
 
 
 def small(**changes: Any) -> DiceTalkConfig:
-    """`tiny` on smaller pictures, with the base's 4 latent channels, and latents themselves denoised as in `full`."""
+    """`tiny` on smaller pictures, guided, with the base's 4 latent channels, latents denoised as in `full`."""
     tiny = DiceTalkConfig.tiny()
     own = {
         "unet": replace(tiny.unet, in_channels=8, out_channels=4),
         "vae": replace(tiny.vae, residual=False),
+        "diffusion": replace(tiny.diffusion, steps=25),
+        "guidance": GuidanceConfig(1.0, 2.0),
     }
     return DiceTalkConfig.tiny(size=SIZE, **own | changes)
 
