@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 import torch
+from talkforge.models.diffusion.config import GuidanceConfig
 from talkforge.models.mf_etalk.batch import conditions_of, prepare
 from talkforge.models.mf_etalk.config import DropsConfig, MfEtalkConfig
 from talkforge.models.mf_etalk.model import MfEtalk
@@ -17,7 +18,9 @@ NO_DROPS = DropsConfig(image_stage=0, image=0, audio=0, au=0, everything=0)
 
 
 def small(**changes: Any) -> MfEtalkConfig:
-    """`tiny` on smaller pictures, in short clips, with four heads, latents denoised as in `full`; no drops, judge."""
+    """`tiny` on smaller pictures, in short clips, with four heads, guided; as `full` in noise, latents and units; no
+    drops, no judge.
+    """
     tiny = MfEtalkConfig.tiny()
     values: dict[str, Any] = {
         "size": SIZE,
@@ -26,6 +29,9 @@ def small(**changes: Any) -> MfEtalkConfig:
         "tiny_vae": replace(tiny.tiny_vae, residual=False),
         "motion": replace(tiny.motion, heads=4, frames=4, start_probability=0.0),
         "emotion": replace(tiny.emotion, weight=0.0),
+        "au": replace(tiny.au, scale=1.0, lower="face"),
+        "diffusion": replace(tiny.diffusion, sample_steps=20, draws=1),
+        "guidance": GuidanceConfig(1.0, 2.0),
     }
     return replace(tiny, **values | changes)
 
