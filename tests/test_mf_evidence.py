@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from talkforge.benchmarks.proof import talking
+from talkforge.benchmarks.proof import talking, unit_tracks
 from talkforge.benchmarks.proof.mf_etalk import SYNC, cycle, followed, over_seeds, overlap, table
+from talkforge.core.errors import WeightsError
+from talkforge.models.mf_etalk.config import au_columns
 
 
 def test_seeds_have_student_s_interval() -> None:
@@ -44,6 +48,30 @@ def test_followed_is_spearman_s_correlation() -> None:
     assert followed([0.1, 0.2, 0.3, 0.9], [-2, 0, -1, 5])["spearman"] == pytest.approx(0.8)
 
 
+def test_units_over_time_are_correlated_without_their_means() -> None:
+    """Half of what was asked, and elsewhere: 1. Unrelated halves: 0. Speech's units do not count."""
+    asked = np.zeros((4, 17))
+    asked[:, 0], asked[:, unit_tracks.SMILE[0]] = (0, 1, 0, 1), (0, 0, 1, 1)
+    assert unit_tracks.over_time(asked, 0.5 * asked + 0.3) == pytest.approx(1)
+    assert unit_tracks.over_time(asked, -asked, unit_tracks.SMILE) == pytest.approx(-1)
+    crossed = np.zeros((4, 17))
+    crossed[:, 0], crossed[:, unit_tracks.SMILE[0]] = asked[:, unit_tracks.SMILE[0]], asked[:, 0]
+    assert unit_tracks.over_time(asked, crossed) == pytest.approx(0)
+    spoken = asked.copy()
+    spoken[:, au_columns().index("AU26")] = (5, -5, 5, -5)
+    assert unit_tracks.over_time(asked, spoken) == pytest.approx(1)
+    assert unit_tracks.over_time(asked, np.ones((4, 17))) is None, "what never changes follows nothing"
+
+
+def test_units_of_a_video_are_its_extractor_s(sample_clips: Path) -> None:
+    """A real face: units are read, and go with themselves."""
+    try:
+        found = unit_tracks.seen_units(min(sample_clips.rglob("*.mp4")), "au-blendshape-proxy")
+    except WeightsError as error:
+        pytest.skip(str(error))
+    assert found is not None and found.shape[1] == 17 and unit_tracks.over_time(found, found) == pytest.approx(1)
+
+
 @pytest.mark.parametrize(("asked", "came"), [([0.1, 0.2], [1, 2]), ([1, 2, 3], [5, 5, 5]), ([], [])])
 def test_what_cannot_be_correlated_is_null_with_a_reason(asked: list[float], came: list[float]) -> None:
     found = followed(asked, came)
@@ -58,7 +86,11 @@ def test_the_table_has_rows_where_they_were_asked_for(rows: bool) -> None:
     found: dict[str, Any] = {
         "loss": {"first": 0.8, "last": 0.4},
         "smile": {"smile-0.5": looked},
-        "swap": {"follows": follows, "sync": {SYNC[0]: gap}},
+        "swap": {
+            "follows": follows,
+            "sync": {SYNC[0]: gap},
+            "tracks": {"own, AU12": unit_tracks.mean_over_clips([0.5, 0.3])},
+        },
     }
     if rows:
         cells = dict.fromkeys(("fd:mobilenet-v2", *SYNC, "e_fid:arkit52", "fer2013 overlap"), over_seeds([1.0, 2.0]))

@@ -9,8 +9,8 @@
     clip. Values are means over seeds with Student's interval over them; rows are compared seed by seed;
 (c) smile: the same videos with AU12 raised; what ARKit's coefficients see of it clip by clip, and what sync does;
 (d) swap: each clip with the action units of another person's clip: whether the smile and the brows that are seen follow
-    the one or the other, and what mouth sync does. Who gives the units to whom is a cycle over clips by their smile,
-    half of the clips apart.
+    the one or the other, clip by clip in their means and frame by frame in all units, and what mouth sync does. Who
+    gives the units to whom is a cycle over clips by their smile, half of the clips apart.
 
 Without --runs there are (c), (d) and the loss of the edited training. Clips of the training are no test of what
 generalises. Sets and runs are kept below DIR and not made again. Writes results.json, table.md and strips/*.png.
@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 from scipy import stats
-from talkforge.benchmarks.proof import talking
+from talkforge.benchmarks.proof import talking, unit_tracks
 from talkforge.core.provenance import environment, now, version
 from talkforge.core.shards import write_json, write_text
 from talkforge.datasets.video import FPS
@@ -239,7 +239,26 @@ def measure_swap(study: Study) -> dict[str, Any]:
         study.sets / "real", study.sets / "swapped", study.out / "runs" / "swapped", SYNC, study.out / "runs" / "own"
     )
     follow = {what: followed(asked[what], came[what]) for what in asked}
-    return {"donors": [clips.names[k] for k in donors], "follows": follow, "sync": sync["against"]["results"]}
+    tracks = measure_tracks(study, donors)
+    names = [clips.names[k] for k in donors]
+    return {"donors": names, "follows": follow, "tracks": tracks, "sync": sync["against"]["results"]}
+
+
+def measure_tracks(study: Study, donors: Sequence[int]) -> dict[str, Any]:
+    """How the units that are seen go with those asked for, see `unit_tracks`: own ones, and the change by a swap."""
+    values: dict[str, list[float | None]] = defaultdict(list)
+    for clip, name in enumerate(study.clips.names):
+        own, swapped = (
+            unit_tracks.seen_units(study.sets / kind / f"{name}.mp4", study.settings.aus) for kind in ("own", "swapped")
+        )
+        if own is None or swapped is None:
+            continue
+        asked = study.track(clip)
+        change = study.driven(clip, donors[clip]) - asked
+        for what, units in (("all units", unit_tracks.QUIET), ("AU12", unit_tracks.SMILE)):
+            values[f"own, {what}"].append(unit_tracks.over_time(asked, own, units))
+            values[f"swapped less own, {what}"].append(unit_tracks.over_time(change, swapped - own, units))
+    return {what: unit_tracks.mean_over_clips(each) for what, each in values.items()}
 
 
 def followed(asked: Sequence[float], came: Sequence[float]) -> dict[str, Any]:
@@ -283,6 +302,7 @@ def table(found: Mapping[str, Any]) -> str:
     for what, one in found["swap"]["follows"].items():
         told = one["reason"] or f"Spearman {one['spearman']:.2f}, p {one['p_value']:.3g}"
         lines.append(f"- {what}: {told}, {len(one['came'])} clips")
+    lines += ["", *unit_tracks.told(found["swap"]["tracks"])]
     return "\n".join(lines) + "\n"
 
 
