@@ -322,12 +322,14 @@ class MfEtalkConfig:
             "motion": MotionConfig(heads=1, frames=8, start_probability=0.5, first="zeros"),
             "audio": AudioConfig(kind="whisper", hidden=64, tokens=4, width=64),
             "face": FaceConfig(embedding=64, tokens=2, locator=(8, 16, 32)),
-            # A quarter is much for a unit of these columns, and the mouth's units show within the lip mask alone.
-            "au": AuConfig(hidden=64, tokens=2, width=64, scale=0.25, lower="face_and_lip"),
+            # A quarter is much for a unit of these columns, and the mouth's units show within the lip mask alone, where
+            # what is said shall stay the sound's.
+            "au": AuConfig(hidden=64, tokens=2, width=64, scale=0.25, lower="face_and_lip", speech="heard"),
             # A zero convolution closes each branch at the start; a gate at zero before it would have to open first.
             "fusion": FusionConfig(motion_grid=2, gate_start=1.0),
-            # What conditions tell is learnt where noise hides the picture.
-            "diffusion": DiffusionConfig(sample_schedule="scaled_linear", sample_steps=6, temperature=0.3, draws=2),
+            # What conditions tell is learnt where noise hides the picture. Noise that sampling begins with stays as
+            # grain, so it begins with none; then the seed changes nothing.
+            "diffusion": DiffusionConfig(sample_schedule="scaled_linear", sample_steps=6, temperature=0.0, draws=2),
             "guidance": GuidanceConfig(1.0, 1.0),
             "vae": "tiny",
             "size": 64,
