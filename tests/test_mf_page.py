@@ -54,6 +54,30 @@ def test_what_is_inferred_is_what_the_configuration_marks() -> None:
     assert set(re.findall(r"`([\w.]+)`", named)) == ours
 
 
+SIZES = re.compile(
+    r"(unet\.(channels|layers_per_block|latent_channels|cross_attention_dim)|motion\.frames|audio\.(hidden|tokens|width)"
+    r"|face\.(embedding|tokens|locator)|au\.(hidden|tokens|width)|fusion\.motion_grid|vae|size|tiny_vae\..*)"
+)
+
+
+def shown(config: MfEtalkConfig) -> dict[str, str]:
+    """Settings by name, as the page writes them; guidance too, sizes not."""
+    every = [*marks(config), *marks(config.guidance, "guidance.")]
+    told = {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value, _ in every}
+    return {name: value for name, value in told.items() if not SIZES.fullmatch(name)}
+
+
+def test_what_tiny_has_other_than_full_is_all_of_it() -> None:
+    """Every setting that is no mere size, with the values that the presets have."""
+    table = PAGE.partition("| setting | `full` | `tiny` |")[2].partition("\n\n")[0]
+    told = {}
+    for names, *values in (line.split(" | ")[:3] for line in table.splitlines()[2:]):
+        both = zip(*(value.split(", ") for value in values), strict=True)
+        told |= dict(zip(re.findall(r"`([\w.]+)`", names), both, strict=True))
+    full, tiny = shown(FULL), shown(MfEtalkConfig.tiny())
+    assert told == {name: (full[name], tiny[name]) for name in full if full[name] != tiny[name]}
+
+
 @needs_diffusers
 def test_sizes_are_those_of_the_full_preset() -> None:
     sizes = re.findall(r"([\d.]+) M(?=,| \|)", section("What is published: Hallo"))

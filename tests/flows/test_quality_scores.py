@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from talkforge.core.weights import weights_store
 from talkforge.flows.evaluate import EvalConfig, describe_plan, evaluate
 from talkforge.models.musiq import Patches
 from talkforge.tasks.corruptions import Source, rewrite
@@ -53,7 +54,8 @@ def test_without_weights_they_are_null_with_the_way_out(
     for name in (*QUALITY, *EIGHT):
         assert (results[name]["value"], results[name]["reason"]) == (None, "weights_missing"), name
     for name, weights in zip(QUALITY, ("musiq-koniq", "topiq-face-cgfiqa", "topiq-iaa-ava"), strict=True):
-        assert "talkforge weights pull" in results[name]["hint"] and weights in results[name]["hint"]
+        way = "weights pull" if weights_store().spec(weights).remote else "place by hand:"
+        assert weights in results[name]["hint"].partition(way)[2]
         assert weights in results[EIGHT[0]]["hint"] and weights in found["plan"]
 
 

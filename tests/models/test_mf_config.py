@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import pytest
 import torch
 from talkforge.core.errors import ConfigError
-from talkforge.core.provenance import PACKAGE_ROOT
 from talkforge.models.dice_talk import official as dice_official
 from talkforge.models.dice_talk.denoiser_config import DiceTalkConfig
 from talkforge.models.diffusers_import import import_extra
@@ -131,37 +129,6 @@ def test_latents_are_whole_where_networks_are_half(module: Any, monkeypatch: pyt
     with torch.autocast("cpu", torch.bfloat16):
         assert small_vae.encode(torch.zeros(1, 3, 8, 8)).latent_dist.mode().dtype == torch.bfloat16
         assert encoders.encode(torch.zeros(1, 3, 8, 8)).dtype == torch.float32
-
-
-SIZES = re.compile(
-    r"(unet\.(channels|layers_per_block|latent_channels|cross_attention_dim)|motion\.frames|audio\.(hidden|tokens|width)"
-    r"|face\.(embedding|tokens|locator)|au\.(hidden|tokens|width)|fusion\.motion_grid|vae|size|tiny_vae\..*)"
-)
-
-
-def settings_of(config: Any, above: str = "") -> dict[str, str]:
-    """Settings by their name on the command line, as the documentation writes them."""
-    found: dict[str, str] = {}
-    for one in fields(config):
-        value, name = getattr(config, one.name), f"{above}{one.name}"
-        more = settings_of(value, f"{name}.") if is_dataclass(value) else {}
-        found |= more or {name: f"{value:g}" if isinstance(value, float) else str(value)}
-    return found
-
-
-def test_what_tiny_has_other_than_full_is_documented() -> None:
-    """Every setting that is no mere size, with the values that the presets have."""
-    page = (PACKAGE_ROOT / "docs" / "mf_etalk.md").read_text(encoding="utf-8")
-    rows = [line.split("|")[1:4] for line in page.partition("| setting | `full` | `tiny` |")[2].splitlines()[2:]]
-    rows = rows[: next((k for k, row in enumerate(rows) if len(row) < 3), len(rows))]
-    told = {
-        name.strip("` "): tuple(value.strip() for value in both)
-        for names, *values in rows
-        for name, both in zip(names.split(","), zip(*(v.split(",") for v in values), strict=True), strict=True)
-    }
-    full, tiny = settings_of(FULL), settings_of(MfEtalkConfig.tiny())
-    wanted = {name: (full[name], tiny[name]) for name in full if full[name] != tiny[name]}
-    assert told == {name: both for name, both in wanted.items() if not SIZES.fullmatch(name)}
 
 
 @needs_diffusers
