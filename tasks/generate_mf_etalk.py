@@ -70,7 +70,7 @@ class MfEtalkOptions(TalkingOptions):
 METHODS = (
     Method(
         id="mf-etalk",
-        version=2,
+        version=3,
         what="MF-ETalk: a talking head with the action units of a clip by a training of mf-etalk",
         target=f"{HERE}:open_method",
         options=f"{HERE}:MfEtalkOptions",

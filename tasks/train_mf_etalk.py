@@ -324,13 +324,13 @@ def _start(model: MfEtalk, run: Path) -> None:
     start_from(model, weights_of(run).weights)
 
 
-# A ReferenceNet finds places by what is there, and pure noise shows nothing: how a face differs from any frame was not
-# learnt in 2,000 batches, how from the first one in 500.
 # As in dice-talk: the VAE comes first and then stays, for one that changes moves the target of the denoiser.
 _VAE_FIRST = replace(MfEtalkConfig.tiny().tiny_vae, alone_steps=300, joint=False)
 _TINY = {
     "model": asdict(MfEtalkConfig.tiny(tiny_vae=_VAE_FIRST)),
     "batch_size": 4,
+    # A ReferenceNet finds places by what is there, and pure noise shows nothing: how a face differs from any frame was
+    # not learnt in 2,000 batches, how from the first one in 500.
     "portraits": "first",
     "picture_cache_mb": 512,
     "steps": 4000,
