@@ -60,7 +60,8 @@ class MfEtalkTrainConfig(TalkingTrainConfig):
         stage: image first, then motion.
         ablation: a: Hallo as it is; b: with action units and fusion; c: with the emotion loss too.
         model: the network; `stage` and `ablation` decide what they decide of it.
-        init: folder of the image stage's training, which the motion stage starts from.
+        init: folder of a training that the motion stage starts from: an image stage, or a motion stage to go on from
+            with other settings.
         aus: extractor of the action units.
         identity_column: ArcFace embeddings, for models that do not make their own (`model.vae` sd).
         frames: pictures of a window, 25 a second; None takes `model.motion.frames`.
@@ -296,7 +297,7 @@ def _outside(config: MfEtalkTrainConfig) -> Outside:
 
 def _pinned(config: MfEtalkTrainConfig, outside: Outside) -> dict[str, str]:
     """What the training must not be given another one of when it goes on, sha256 by name."""
-    found = {} if config.init is None else {"image stage": weights_of(config.init).sha256}
+    found = {} if config.init is None else {f"{_stage_of(config.init)} stage": weights_of(config.init).sha256}
     if outside.judge is not None:
         found["network of the emotion loss"] = weights_store().sha256(outside.judge.weights)
     return found
@@ -319,9 +320,11 @@ def _model(config: MfEtalkTrainConfig) -> MfEtalk:
 def _start(model: MfEtalk, run: Path) -> None:
     from ..models.mf_etalk.stages import start_from
 
-    if settings_of(run, "mf-etalk", MfEtalkTrainConfig).stage != "image":
-        raise InputError(f"{run} is a training of stage motion", hint="init is the folder of a stage image")
     start_from(model, weights_of(run).weights)
+
+
+def _stage_of(run: Path) -> str:
+    return settings_of(run, "mf-etalk", MfEtalkTrainConfig).stage
 
 
 # As in dice-talk: the VAE comes first and then stays, for one that changes moves the target of the denoiser.

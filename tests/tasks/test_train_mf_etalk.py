@@ -158,7 +158,7 @@ def test_recomputed_activations_train_the_same(data: Path, tmp_path: Path) -> No
 
 
 @needs_diffusers
-def test_the_motion_stage_starts_from_the_image_stage(data: Path, tmp_path: Path) -> None:
+def test_the_motion_stage_starts_from_a_training_of_either_stage(data: Path, tmp_path: Path) -> None:
     given = [*SMALL, "stage=image", "steps=2", "checkpoint_every=2", "validation_batches=0"]
     run_train("mf-etalk", data, tmp_path / "image", "tiny", given)
     trained = read_checkpoint(checkpoints_in(tmp_path / "image" / "checkpoints")[-1]).ema
@@ -168,9 +168,15 @@ def test_the_motion_stage_starts_from_the_image_stage(data: Path, tmp_path: Path
         shared = {name for name in trained if not name.startswith("aus.") and ".fusion." not in name}
         assert shared <= state.keys() and all(torch.equal(state[name], trained[name]) for name in shared)
         assert (set(state) - shared == set()) == (ablation == "a")
-    with pytest.raises(InputError, match="is a training of stage motion"):
-        run_train("mf-etalk", data, tmp_path / "motion", "tiny", [*SMALL, "steps=1", "validation_batches=0"])
-        parts_of(data, f"init={tmp_path / 'motion'}")
+    motion = [*SMALL, "steps=2", "checkpoint_every=2", "validation_batches=0"]
+    run_train("mf-etalk", data, tmp_path / "motion", "tiny", motion)
+    trained = read_checkpoint(checkpoints_in(tmp_path / "motion" / "checkpoints")[-1]).ema
+    assert trained is not None
+    on = [*motion, f"init={tmp_path / 'motion'}", "model.drops.units=0.5"]
+    run_train("mf-etalk", data, tmp_path / "on", "tiny", on)
+    assert pinned_by(weights_of(tmp_path / "on").checkpoint).keys() == {"motion stage"}
+    state = parts_of(data, f"init={tmp_path / 'motion'}", "model.drops.units=0.5").model.state_dict()
+    assert state.keys() == trained.keys() and all(torch.equal(state[name], trained[name]) for name in state)
     with pytest.raises(WeightsError, match="in the model"):
         parts_of(data, f"init={tmp_path / 'image'}", "model.audio.hidden=17")
     with pytest.raises(ConfigError, match="stage image starts from the base"):
