@@ -21,7 +21,7 @@ from ..core.registry import did_you_mean, resolve
 from ..core.weights import weights_store
 from ..datasets.shards import INFO, read_info
 from ..models.diffusion.config import AudioTokensConfig
-from ..models.mf_etalk.config import SPEECH_AUS, MfEtalkConfig, au_columns
+from ..models.mf_etalk.config import MfEtalkConfig, au_column, au_columns
 from .dice_priors import features_of, maker_of
 from .extract import ClipFile
 from .extract_identity import aligned_112
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 READ = {"model", "audio_column", "aus"}  # settings of the training that generation depends on
 UNITS = au_columns()
-SPEECH = {f"AU{number:02d}" for number in SPEECH_AUS}
 FPS = Fraction(25)
 HERE = "talkforge.tasks.generate_mf_etalk"
 
@@ -99,8 +98,8 @@ class MfEtalkMaker(TalkingMaker[MfEtalkOptions, MfEtalkTrainConfig]):
             raise InputError(
                 f"the model of {self.run} reads no action units (ablation a)", hint="leave out au, neutral"
             )
-        if self.config.au.speech == "heard" and (unread := [u for u in self.options.au if u in SPEECH]):
-            text = f"the model of {self.run} leaves {', '.join(unread)} to the sound (model.au.speech heard)"
+        if unread := sorted(self.options.au.keys() & set(map(au_column, self.config.au.unread))):
+            text = f"the model of {self.run} does not read {', '.join(unread)} (model.au.unread)"
             raise InputError(text, hint="leave it out, or edit another unit")
         if (self.options.steps or 0) > (most := self.config.diffusion.steps):
             raise ConfigError(f"steps: {self.options.steps} of sampling, and the model knows {most}", hint="give fewer")

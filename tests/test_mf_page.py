@@ -72,8 +72,9 @@ def test_what_tiny_has_other_than_full_is_all_of_it() -> None:
     table = PAGE.partition("| setting | `full` | `tiny` |")[2].partition("\n\n")[0]
     told = {}
     for names, *values in (line.split(" | ")[:3] for line in table.splitlines()[2:]):
-        both = zip(*(value.split(", ") for value in values), strict=True)
-        told |= dict(zip(re.findall(r"`([\w.]+)`", names), both, strict=True))
+        named = re.findall(r"`([\w.]+)`", names)
+        both = zip(*(value.split(", ") for value in values), strict=True) if len(named) > 1 else [tuple(values)]
+        told |= dict(zip(named, both, strict=True))
     full, tiny = shown(FULL), shown(MfEtalkConfig.tiny())
     assert told == {name: (full[name], tiny[name]) for name in full if full[name] != tiny[name]}
 

@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 from talkforge.benchmarks.proof import talking
 from talkforge.core.errors import NoFace
-from talkforge.models.mf_etalk.config import SPEECH_AUS, au_columns
+from talkforge.models.mf_etalk.config import SPEECH_AUS, au_column, au_columns
 from talkforge.tasks.dice_priors import features_of
 from talkforge.tasks.extract import ClipFile
 from talkforge.tasks.extractor import extractors
 from talkforge.tasks.talking_aus import feature_names, filled
 
-SPEECH = {f"AU{number:02d}" for number in SPEECH_AUS}
-QUIET = [place for place, unit in enumerate(au_columns()) if unit not in SPEECH]
+QUIET = [place for place, unit in enumerate(au_columns()) if unit not in map(au_column, SPEECH_AUS)]
 SMILE = [au_columns().index("AU12")]
 
 

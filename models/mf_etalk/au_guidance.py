@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ...core.errors import InputError
-from .config import LOWER_AUS, SPEECH_AUS, UPPER_AUS, AuConfig, au_columns
+from .config import LOWER_AUS, UPPER_AUS, AuConfig, au_columns
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,6 @@ class AuGuidance(nn.Module):
             residual = aus - neutral[:, None]
         if not bool(torch.isfinite(residual).all()):
             raise InputError("AU intensities are not finite", hint="leave out frames without a face")
-        upper, lower = (residual / self.config.scale).split([len(UPPER_AUS), len(LOWER_AUS)], -1)
-        if self.config.speech == "heard":
-            lower = lower * lower.new_tensor([number not in SPEECH_AUS for number in LOWER_AUS])
+        read = residual.new_tensor([number not in self.config.unread for number in (*UPPER_AUS, *LOWER_AUS)])
+        upper, lower = (residual * read / self.config.scale).split([len(UPPER_AUS), len(LOWER_AUS)], -1)
         return AuTokens(self.upper(upper), self.lower(lower))

@@ -29,11 +29,18 @@ UPPER_AUS = (1, 2, 4, 5, 6, 7, 9, 45)
 LOWER_AUS = (10, 12, 14, 15, 17, 20, 23, 25, 26)
 # Lips part, jaw drop: what speech moves first of all.
 SPEECH_AUS = (25, 26)
+# What the columns of au-blendshape-proxy hardly tell from another unit: AU06 goes with AU12, AU10 with AU25.
+FOLLOWING_AUS = (6, 10)
 
 
 def au_columns() -> tuple[str, ...]:
     """Names of the AU columns in the order of a batch's `aus`: "AU01" ... "AU45", then "AU10" ... "AU26"."""
-    return tuple(f"AU{number:02d}" for number in (*UPPER_AUS, *LOWER_AUS))
+    return tuple(map(au_column, (*UPPER_AUS, *LOWER_AUS)))
+
+
+def au_column(number: int) -> str:
+    """Name of a unit's column: "AU06"."""
+    return f"AU{number:02d}"
 
 
 @dataclass(frozen=True)
@@ -143,14 +150,12 @@ class AuConfig:
         "inferred: expression acts on the face branch, lips follow the audio alone",
         "which branches read the lower face's tokens",
     )
-    speech: Literal["read", "heard"] = chosen(
-        "read",
-        "inferred: all units of the columns; heard is ours",
-        "AU25 and AU26, lips and jaw apart: read as the others, or held at neutral and left to the audio",
-    )
+    unread: tuple[int, ...] = chosen((), "inferred: all units of the columns are read", "units held at neutral")
 
     def __post_init__(self) -> None:
         positive(self, "hidden", "blocks", "tokens", "width", "scale", "most")
+        if unknown := set(self.unread) - {*UPPER_AUS, *LOWER_AUS}:
+            fail(self, "unread", f"{sorted(unknown)} not among the columns")
 
 
 @dataclass(frozen=True)
@@ -327,7 +332,9 @@ class MfEtalkConfig:
             "face": FaceConfig(embedding=64, tokens=2, locator=(8, 16, 32)),
             # A quarter is much for a unit of these columns, and the mouth's units show within the lip mask alone, where
             # what is said shall stay the sound's.
-            "au": AuConfig(hidden=64, tokens=2, width=64, scale=0.25, lower="face_and_lip", speech="heard"),
+            "au": AuConfig(
+                hidden=64, tokens=2, width=64, scale=0.25, lower="face_and_lip", unread=(*FOLLOWING_AUS, *SPEECH_AUS)
+            ),
             # A zero convolution closes each branch at the start; a gate at zero before it would have to open first.
             "fusion": FusionConfig(motion_grid=2, gate_start=1.0),
             # What conditions tell is learnt where noise hides the picture. Noise that sampling begins with stays as

@@ -152,9 +152,9 @@ def test_a_model_of_plain_intensities_needs_no_neutral_face_but_without_a_clip(c
 
 
 def test_edits_that_the_model_cannot_follow_are_refused(run: Path, tmp_path: Path) -> None:
-    heard = write_mf_run(tmp_path / "heard", small(au=replace(small().au, speech="heard")))
-    with pytest.raises(InputError, match=r"leaves AU26 to the sound"):
-        opened(heard, "au.AU26=0.3", "au.AU12=0.3")
+    deaf = write_mf_run(tmp_path / "deaf", small(au=replace(small().au, unread=(6, 26))))
+    with pytest.raises(InputError, match=r"does not read AU06, AU26"):
+        opened(deaf, "au.AU26=0.3", "au.AU12=0.3", "au.AU06=0.1")
     for value in (".nan", ".inf"):
         with pytest.raises(ConfigError, match="finite"):
             opened(run, f"au.AU12={value}")
