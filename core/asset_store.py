@@ -85,7 +85,7 @@ class AssetStore:
             InputError: nothing of that name is declared; the hint names the closest.
         """
         if name not in self._specs:
-            hint = did_you_mean(name, self._specs) or f"known: {', '.join(self._specs)}"
+            hint = did_you_mean(name, self._specs) or "see: talkforge weights list"
             raise InputError(f"unknown weight or sample '{name}'", hint=hint)
         return self._specs[name]
 

@@ -11,7 +11,7 @@ import difflib
 import importlib
 import importlib.util
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from threading import RLock
 from typing import Any, Generic, TypeVar
@@ -37,9 +37,19 @@ def resolve(target: str) -> Any:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str | None:
-    """A hint that names the closest known entries, or None when nothing is close."""
-    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    """A hint that names the closest known entries, by what stands before a colon too, or None when nothing is close."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    if not close:
+        kinds = difflib.get_close_matches(name, {entry.partition(":")[0] for entry in known}, n=3, cutoff=0.5)
+        close = [entry for entry in known if entry.partition(":")[0] in kinds]
     return f"did you mean {' or '.join(close)}?" if close else None
+
+
+def shortened(known: Sequence[str], most: int = 12) -> str:
+    """Names for a message of one line."""
+    more = len(known) - most
+    return ", ".join(known) if more <= 0 else f"{', '.join(known[:most])} and {more} more"
 
 
 def _declares(path: Path, attribute: str) -> bool:
@@ -119,7 +129,7 @@ class Registry(Generic[T]):
         """
         known = self.names()
         if name not in known:
-            hint = did_you_mean(name, known) or f"known: {', '.join(known)}"
+            hint = did_you_mean(name, known) or f"known: {shortened(known)}"
             raise ConfigError(f"unknown {self.kind} '{name}'", hint=hint)
         if name not in self._loaded:
             self._loaded[name] = resolve(self._targets[name])

@@ -309,18 +309,14 @@ def _model(config: MfEtalkTrainConfig) -> MfEtalk:
 
     model = MfEtalk(config.model)
     if config.init is not None:
-        _start(model, config.init)
+        from ..models.mf_etalk.stages import start_from
+
+        start_from(model, weights_of(config.init).weights)
     elif config.model.vae == "sd":
         from ..models.mf_etalk.base_weights import fill
 
         fill(model)
     return model
-
-
-def _start(model: MfEtalk, run: Path) -> None:
-    from ..models.mf_etalk.stages import start_from
-
-    start_from(model, weights_of(run).weights)
 
 
 def _stage_of(run: Path) -> str:

@@ -245,13 +245,10 @@ class DropsConfig:
     au: float = chosen(0.05, "inferred: as often as the other conditions", "clips without AUs")
     everything: float = chosen(0.05, "hallo, its configuration; its code does not read it", "clips without all")
     driving: float = chosen(0.0, "ours: what guidance with two weights asks for", "clips with the portrait alone")
-    units: float = chosen(0.0, "ours", "each unit of a clip, held at neutral: what it tells without the others")
 
     def __post_init__(self) -> None:
         for stage in ("temporal", "image"):
             self.of(stage)  # refuses what is no probability
-        if not 0 <= self.units <= 1:
-            fail(self, "units", "not within 0..1")
 
     def of(self, stage: Stage) -> Drops:
         """For `diffusion.conditions.draw_conditions`, whose third condition are the AUs here."""

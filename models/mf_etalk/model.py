@@ -138,7 +138,6 @@ class MfEtalk(nn.Module):
         need(given, "latents", *conditions_of(self.config))
         clean = departure(self.encoders, given["latents"], given["reference"])
         keep = draw_conditions(len(clean), self.config.drops.of(self.config.stage), generator).to(clean.device)
-        given = given | self._training_units(given, generator)
         inputs = self._inputs(given, self._training_motion(given, generator), keep)
         noised = self._noised(clean, generator)
         velocity = self.denoiser(noised.x, noised.step, inputs, temporal=self._temporal)
@@ -157,17 +156,6 @@ class MfEtalk(nn.Module):
         step = algebra.draw(len(clean), generator, clean.device)
         noise = draw_noise(clean, self.config.diffusion, generator)
         return Noised(algebra.noisy(clean, noise, step), step, clean, algebra.velocity(clean, noise, step))
-
-    def _training_units(self, given: Batch, generator: torch.Generator | None) -> dict[str, torch.Tensor]:
-        """Intensities of a training batch, units that are drawn by clip at the person's neutral."""
-        share = self.config.drops.units
-        if not share or self.aus is None or not self._temporal:
-            return {}
-        aus: torch.Tensor = given["aus"]
-        place = generator.device if generator is not None else "cpu"
-        drawn = torch.rand(len(aus), 1, aus.shape[-1], generator=generator, device=place) < share
-        neutral = given["au_neutral"][:, None] if self.config.au.neutral == "identity" else torch.zeros_like(aus)
-        return {"aus": torch.where(drawn.to(aus.device), neutral, aus)}
 
     def _training_motion(self, given: Batch, generator: torch.Generator | None) -> torch.Tensor | None:
         """Motion latents of a training batch, zeros for clips that are drawn as starts; None: none are read."""

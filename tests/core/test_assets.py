@@ -89,7 +89,7 @@ def test_unknown_names_suggest_known_ones(kit, tmp_path: Path) -> None:
     for call in (store.spec, store.path, store.pull, store.status, store.converted):
         with pytest.raises(InputError, match="did you mean i3d-k400"):
             call("i3d-k40")
-    with pytest.raises(InputError, match="known: i3d-k400, mediapipe"):
+    with pytest.raises(InputError, match="see: talkforge weights list"):
         store.pull_many(["i3d-k400", "zzz"])
     with pytest.raises(ConfigError, match="unknown preset 'cli'"):
         store.names("cli")

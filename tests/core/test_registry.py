@@ -74,6 +74,13 @@ def test_an_unknown_name_is_answered_with_the_closest_known_ones() -> None:
     with pytest.raises(ConfigError) as far:
         registry.get("zzz")
     assert far.value.hint == "known: fd:mobilenet-v2, fvd:i3d-k400-16f"
+    with pytest.raises(ConfigError) as kind:
+        registry.get("fdv")
+    assert kind.value.hint == "did you mean fd:mobilenet-v2 or fvd:i3d-k400-16f?"
+    for number in range(20):
+        registry.add(f"x{number:02d}", "json:dumps")
+    with pytest.raises(ConfigError, match=r"x09 and 10 more\)$"):
+        registry.get("zzzzzzzz")
 
 
 def test_a_name_has_one_meaning(make_package: MakePackage) -> None:

@@ -16,6 +16,7 @@ from talkforge.models.mf_etalk import official as mf_official
 from talkforge.models.mf_etalk.au_guidance import AuTokens
 from talkforge.models.mf_etalk.config import (
     ABLATIONS,
+    AuConfig,
     AudioConfig,
     DropsConfig,
     FaceConfig,
@@ -221,5 +222,7 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
         DropsConfig(everything=0.9)
     with pytest.raises(ConfigError, match="does not divide"):
         replace(FULL, size=500)
+    with pytest.raises(ConfigError, match=r"AuConfig\.unread is .*\[3\] not among the columns"):
+        AuConfig(unread=(3, 12))
     with pytest.raises(ConfigError, match="face_scale"):
         FaceConfig(face_scale=0)

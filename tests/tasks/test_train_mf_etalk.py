@@ -172,10 +172,10 @@ def test_the_motion_stage_starts_from_a_training_of_either_stage(data: Path, tmp
     run_train("mf-etalk", data, tmp_path / "motion", "tiny", motion)
     trained = read_checkpoint(checkpoints_in(tmp_path / "motion" / "checkpoints")[-1]).ema
     assert trained is not None
-    on = [*motion, f"init={tmp_path / 'motion'}", "model.drops.units=0.5"]
+    on = [*motion, f"init={tmp_path / 'motion'}", "model.drops.audio=0.5"]
     run_train("mf-etalk", data, tmp_path / "on", "tiny", on)
     assert pinned_by(weights_of(tmp_path / "on").checkpoint).keys() == {"motion stage"}
-    state = parts_of(data, f"init={tmp_path / 'motion'}", "model.drops.units=0.5").model.state_dict()
+    state = parts_of(data, f"init={tmp_path / 'motion'}", "model.drops.audio=0.5").model.state_dict()
     assert state.keys() == trained.keys() and all(torch.equal(state[name], trained[name]) for name in state)
     with pytest.raises(WeightsError, match="in the model"):
         parts_of(data, f"init={tmp_path / 'image'}", "model.audio.hidden=17")
