@@ -311,6 +311,7 @@ def _model(config: MfEtalkTrainConfig) -> MfEtalk:
     if config.init is not None:
         from ..models.mf_etalk.stages import start_from
 
+        settings_of(config.init, "mf-etalk", MfEtalkTrainConfig)  # refuses what is no training of it
         start_from(model, weights_of(config.init).weights)
     elif config.model.vae == "sd":
         from ..models.mf_etalk.base_weights import fill
