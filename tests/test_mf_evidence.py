@@ -89,7 +89,7 @@ def test_the_table_has_rows_where_they_were_asked_for(rows: bool) -> None:
         "swap": {
             "follows": follows,
             "sync": {SYNC[0]: gap},
-            "tracks": {"own, AU12": unit_tracks.mean_over_clips([0.5, 0.3])},
+            "tracks": {"no_face": ["b"], "values": {"own, AU12": unit_tracks.mean_over_clips([0.5, 0.3])}},
         },
     }
     if rows:
@@ -97,4 +97,5 @@ def test_the_table_has_rows_where_they_were_asked_for(rows: bool) -> None:
         found["ablations"] = {"rows": {"a": cells}, "losses": {"a": [{"first": 0.9, "last": 0.3}]}}
     text = table(found)
     assert "0.800 to 0.400" in text and "- smile: Spearman 1.00" in text and "| smile-0.5 | smile |" in text
+    assert "| own, AU12 | +0.4" in text and text.endswith("no face in: b\n")
     assert ("- a: 0.900 to 0.300" in text) == rows

@@ -32,7 +32,7 @@ from talkforge.benchmarks.proof import talking, unit_tracks
 from talkforge.core.provenance import environment, now, version
 from talkforge.core.shards import write_json, write_text
 from talkforge.datasets.video import FPS
-from talkforge.models.mf_etalk.config import au_columns
+from talkforge.models.mf_etalk.config import au_column, au_columns
 from talkforge.models.mf_etalk.masks import region_masks
 from talkforge.models.mf_etalk.model import MfEtalk
 from talkforge.models.mf_etalk.pipeline import Portrayed, latents_of, pictures
@@ -239,26 +239,37 @@ def measure_swap(study: Study) -> dict[str, Any]:
         study.sets / "real", study.sets / "swapped", study.out / "runs" / "swapped", SYNC, study.out / "runs" / "own"
     )
     follow = {what: followed(asked[what], came[what]) for what in asked}
-    tracks = measure_tracks(study, donors)
-    names = [clips.names[k] for k in donors]
-    return {"donors": names, "follows": follow, "tracks": tracks, "sync": sync["against"]["results"]}
+    return {
+        "donors": [clips.names[k] for k in donors],
+        "follows": follow,
+        "tracks": measure_tracks(study, donors),
+        "sync": sync["against"]["results"],
+    }
 
 
 def measure_tracks(study: Study, donors: Sequence[int]) -> dict[str, Any]:
-    """How the units that are seen go with those asked for, see `unit_tracks`: own ones, and the change by a swap."""
+    """How the units that are seen go with those asked for, see `unit_tracks`: own ones, and the change by a swap.
+
+    Clips without a face in one of the two videos are named, and count in no value.
+    """
     values: dict[str, list[float | None]] = defaultdict(list)
+    faceless: list[str] = []
+    unread = set(map(au_column, study.config.au.unread))
+    read = [place for place in unit_tracks.QUIET if UNITS[place] not in unread]
+    looks = {"all units": unit_tracks.QUIET, "units read": read, "AU12": unit_tracks.SMILE}
     for clip, name in enumerate(study.clips.names):
         own, swapped = (
             unit_tracks.seen_units(study.sets / kind / f"{name}.mp4", study.settings.aus) for kind in ("own", "swapped")
         )
         if own is None or swapped is None:
+            faceless.append(name)
             continue
         asked = study.track(clip)
         change = study.driven(clip, donors[clip]) - asked
-        for what, units in (("all units", unit_tracks.QUIET), ("AU12", unit_tracks.SMILE)):
+        for what, units in looks.items():
             values[f"own, {what}"].append(unit_tracks.over_time(asked, own, units))
             values[f"swapped less own, {what}"].append(unit_tracks.over_time(change, swapped - own, units))
-    return {what: unit_tracks.mean_over_clips(each) for what, each in values.items()}
+    return {"no_face": faceless, "values": {what: unit_tracks.mean_over_clips(each) for what, each in values.items()}}
 
 
 def followed(asked: Sequence[float], came: Sequence[float]) -> dict[str, Any]:
@@ -302,7 +313,8 @@ def table(found: Mapping[str, Any]) -> str:
     for what, one in found["swap"]["follows"].items():
         told = one["reason"] or f"Spearman {one['spearman']:.2f}, p {one['p_value']:.3g}"
         lines.append(f"- {what}: {told}, {len(one['came'])} clips")
-    lines += ["", *unit_tracks.told(found["swap"]["tracks"])]
+    tracks = found["swap"]["tracks"]
+    lines += ["", *unit_tracks.told(tracks["values"]), "", f"no face in: {', '.join(tracks['no_face']) or 'none'}"]
     return "\n".join(lines) + "\n"
 
 
