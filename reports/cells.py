@@ -20,7 +20,7 @@ class MetricCell:
     """A printable number.
 
     `sort` is the number itself for ordering (None: missing, ordered last). `reason` is set exactly when it is missing;
-    `hint` is then the way out, where there is one.
+    `hint` is then the way out, where there is one. `bare` is the text without its unit, for columns whose head has it.
     """
 
     text: str
@@ -31,6 +31,7 @@ class MetricCell:
     hint: str | None = None
     sort: float | None = None
     best: bool = False
+    bare: str = ""
 
     @property
     def explanation(self) -> str | None:
@@ -52,6 +53,7 @@ def metric_cell(result: Mapping[str, Any]) -> MetricCell:
         count,
         complete,
         sort=float(value),
+        bare=format_value(value, ci),
     )
 
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from .agreement import Measured, differences, partition
-from .cells import MetricCell, arrow, direction, mark_best, metric_cell, reference_text, shortfall, usable_interval
+from .cells import MetricCell, arrow, direction, mark_best, metric_cell, shortfall, usable_interval
 from .charts import IntervalPlot, Scale, interval_plot, scale_over
 from .comparison_facts import Cost, Evidence, Reference, RunFacts, reference_differences
 from .comparison_standing import Standing, standings
-from .formatting import MISSING, flat_items, is_number
+from .formatting import MISSING, flat_items, format_value, is_number, with_unit
 
 NOT_ASKED = "not part of this run"
 FEW = 4  # runs that a note names
@@ -55,6 +55,16 @@ class MetricTable:
     def family(self) -> str:
         """The metric without its variant: "fvd"."""
         return self.metric_id.partition(":")[0]
+
+    @property
+    def shown_unit(self) -> str:
+        """The unit for a column's head; none for plain numbers."""
+        return with_unit("", self.unit).strip()
+
+    @property
+    def bare_reference(self) -> str:
+        """Real against real without its unit."""
+        return self.reference.removesuffix(f" {self.unit}")
 
     @property
     def missing(self) -> list[tuple[str, str]]:
@@ -288,8 +298,8 @@ def _reference(group: Sequence[Measured]) -> str:
     """Real against real: one figure when the runs agree, else lowest to highest."""
     results = [e.result for e in group if is_number(e.result["real_vs_real"])]
     ordered = sorted(results, key=lambda result: result["real_vs_real"])
-    texts = [reference_text({**result, "ci95": ordered[0]["ci95"]}) for result in ordered[:1] + ordered[-1:]]
-    return " to ".join(dict.fromkeys(texts)) or MISSING
+    ends = [format_value(r["real_vs_real"], ordered[0]["ci95"]) for r in ordered[:1] + ordered[-1:]]
+    return with_unit(" to ".join(dict.fromkeys(ends)), ordered[0]["unit"]) if ends else MISSING
 
 
 def _notes(runs: Sequence[Mapping[str, Any]], boards: Sequence[Board]) -> list[str]:

@@ -78,7 +78,7 @@ def _level_head(table: MetricTable) -> str:
 
 def _best(table: MetricTable) -> str:
     """Without the unit, which stands in the note below."""
-    return f"(best: {table.reference.removesuffix(f' {table.unit}')})"
+    return f"(best: {table.bare_reference})"
 
 
 def _overview(board: Board, metrics: Sequence[MetricTable], number: int, of: int) -> LatexTable:

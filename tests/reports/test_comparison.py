@@ -169,6 +169,17 @@ def test_real_against_real_is_one_figure_or_a_range() -> None:
     assert comparison_model(runs_of(result(3.0, None)), {}).columns[0].reference == "—"
 
 
+def test_a_unit_stands_once_in_the_head_of_its_column() -> None:
+    runs = runs_of(result(3.0, None, unit="px", real_vs_real=0.7), result(4.0, None, unit="px", real_vs_real=0.5))
+    page = Page(html_of(runs, {}))
+    assert [cell.text for cell in page.all("td", class_="num") if "px" in cell.text] == []
+    assert sum("px" in head.text.split() for head in page.all("th", title="m:v")) == 1
+    assert any("px" in head.text.split() for head in page.all("h3"))
+    assert comparison_model(runs, {}).columns[0].reference == "0.5 to 0.7 px"
+    plain = Page(html_of(runs_of(result(3.0, None, unit="1")), {}))
+    assert not plain.all("span", class_="unit")
+
+
 def test_intervals_share_the_axis_of_their_table() -> None:
     runs = runs_of(result(10.0, [0.0, 20.0], real_vs_real=5.0), result(40.0, [20.0, 100.0], real_vs_real=5.0))
     (table,) = comparison_model(runs, {}).columns
