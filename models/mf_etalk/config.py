@@ -151,11 +151,14 @@ class AuConfig:
         "which branches read the lower face's tokens",
     )
     unread: tuple[int, ...] = chosen((), "inferred: all units of the columns are read", "units held at neutral")
+    noise: float = chosen(0.0, "ours", "in training, standard deviation of what is added to each unit of a clip")
 
     def __post_init__(self) -> None:
         positive(self, "hidden", "blocks", "tokens", "width", "scale", "most")
         if unknown := set(self.unread) - {*UPPER_AUS, *LOWER_AUS}:
             fail(self, "unread", f"{sorted(unknown)} not among the columns")
+        if self.noise < 0:
+            fail(self, "noise", "below 0")
 
 
 @dataclass(frozen=True)

@@ -138,6 +138,7 @@ class MfEtalk(nn.Module):
         need(given, "latents", *conditions_of(self.config))
         clean = departure(self.encoders, given["latents"], given["reference"])
         keep = draw_conditions(len(clean), self.config.drops.of(self.config.stage), generator).to(clean.device)
+        given = given | self._training_units(given, generator)
         inputs = self._inputs(given, self._training_motion(given, generator), keep)
         noised = self._noised(clean, generator)
         velocity = self.denoiser(noised.x, noised.step, inputs, temporal=self._temporal)
@@ -156,6 +157,14 @@ class MfEtalk(nn.Module):
         step = algebra.draw(len(clean), generator, clean.device)
         noise = draw_noise(clean, self.config.diffusion, generator)
         return Noised(algebra.noisy(clean, noise, step), step, clean, algebra.velocity(clean, noise, step))
+
+    def _training_units(self, given: Batch, generator: torch.Generator | None) -> dict[str, torch.Tensor]:
+        """Intensities of a training batch with noise that is the same in all frames of a clip."""
+        noise = self.config.au.noise
+        if not noise or self.aus is None or not self._temporal:
+            return {}
+        aus: torch.Tensor = given["aus"]
+        return {"aus": aus + noise * randn(torch.zeros_like(aus[:, :1]), generator)}
 
     def _training_motion(self, given: Batch, generator: torch.Generator | None) -> torch.Tensor | None:
         """Motion latents of a training batch, zeros for clips that are drawn as starts; None: none are read."""
