@@ -37,19 +37,20 @@ def resolve(target: str) -> Any:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str | None:
-    """A hint that names the closest known entries, by what stands before a colon too, or None when nothing is close."""
+    """A hint that names the closest entries, or those whose kind, before a colon, is close; None when nothing is."""
     known = list(known)
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     if not close:
-        kinds = difflib.get_close_matches(name, {entry.partition(":")[0] for entry in known}, n=3, cutoff=0.5)
-        close = [entry for entry in known if entry.partition(":")[0] in kinds]
-    return f"did you mean {' or '.join(close)}?" if close else None
+        kinds = {entry.partition(":")[0] for entry in known}
+        found = difflib.get_close_matches(name.partition(":")[0], kinds, n=3, cutoff=0.5)
+        close = [entry for kind in found for entry in known if entry.partition(":")[0] == kind]
+    return f"did you mean {shortened(close, ' or ', most=6)}?" if close else None
 
 
-def shortened(known: Sequence[str], most: int = 12) -> str:
+def shortened(names: Sequence[str], between: str = ", ", *, most: int = 12) -> str:
     """Names for a message of one line."""
-    more = len(known) - most
-    return ", ".join(known) if more <= 0 else f"{', '.join(known[:most])} and {more} more"
+    more = len(names) - most
+    return between.join([*names[:most], *([f"{more} more"] if more > 0 else [])])
 
 
 def _declares(path: Path, attribute: str) -> bool:

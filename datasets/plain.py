@@ -83,7 +83,8 @@ def read_labels(path: Path) -> dict[str, dict[str, Any]]:
     """
     table = _table(path)
     if "clip" not in table.column_names:
-        other = next((mark for mark in ";\t|" if any(mark in name for name in table.column_names)), None)
+        text = table.column_names[0] if table.num_columns == 1 and path.suffix != ".parquet" else ""
+        other = next((mark for mark in ";\t|" if mark in text), None)
         close = did_you_mean("clip", table.column_names) or f"columns: {', '.join(table.column_names)}"
         hint = f"its columns are separated by {other!r}, not by commas" if other else close
         raise InputError(f"the manifest {printable(path)} has no column 'clip'", hint=hint)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from pydantic import NonNegativeFloat, PositiveFloat
 
 from ..core.config import digest
 from ..core.errors import InputError, MediaError, NoFace
@@ -23,7 +22,7 @@ from ..models.dice_talk.priors import WIDTH, read_priors, read_published_priors
 from ..models.diffusion.config import AudioTokensConfig
 from .clip_prior import ClipPriors
 from .dice_priors import PRIORS, embedder_run, open_priors, prior_of_clip
-from .generate_talking import TalkingMaker, TalkingOptions, checked_sound, opened_run, sampled
+from .generate_talking import Factor, Level, TalkingMaker, TalkingOptions, checked_sound, opened_run, sampled
 from .methods import Method, Opened, TestItem
 from .portrait import shot_of
 from .talking_batches import check_pinned
@@ -54,8 +53,8 @@ class DiceTalkOptions(TalkingOptions):
 
     priors: Path | None = None
     prior: Literal["clip", "mean"] = "clip"
-    temperature: NonNegativeFloat | None = None
-    sigma_max: PositiveFloat | None = None
+    temperature: Factor | None = None
+    sigma_max: Level | None = None
     retrieval: Retrieval | None = None
 
 

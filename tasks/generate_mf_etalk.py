@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from pydantic import FiniteFloat, NonNegativeFloat, field_validator
+from pydantic import FiniteFloat, field_validator
 
 from ..core.errors import ConfigError, InputError, MediaError, NoFace
 from ..core.registry import did_you_mean, resolve
@@ -26,7 +26,7 @@ from .dice_priors import features_of, maker_of
 from .extract import ClipFile
 from .extract_identity import aligned_112
 from .extractor import extractors
-from .generate_talking import TalkingMaker, TalkingOptions, checked_sound, opened_run, sampled
+from .generate_talking import Factor, TalkingMaker, TalkingOptions, checked_sound, opened_run, sampled
 from .methods import Method, Opened, TestItem, read_portrait
 from .portrait import Shot, face_in, shot_of
 from .talking_aus import feature_names, filled, neutral_faces
@@ -54,7 +54,7 @@ class MfEtalkOptions(TalkingOptions):
 
     au: Mapping[str, FiniteFloat] = {}
     neutral: Literal["build", "clip", "zero"] = "build"
-    temperature: NonNegativeFloat | None = None
+    temperature: Factor | None = None
 
     @field_validator("au")
     @classmethod
@@ -120,10 +120,20 @@ class MfEtalkMaker(TalkingMaker[MfEtalkOptions, MfEtalkTrainConfig]):
         """See `Opened`."""
         info = self.trained.data / INFO
         build = read_info(self.trained.data)["digest"] if self.options.neutral == "build" and info.is_file() else None
-        weights = extractors.get(self.settings.aus).weights
-        shared = self.shared_identity(READ)
-        networks = shared["networks"] | {name: weights_store().sha256(name) for name in weights}
+        outside, read = self._outside
+        shared = self.shared_identity(READ | read)
+        weights = {*extractors.get(self.settings.aus).weights, *outside}
+        networks = shared["networks"] | {name: weights_store().sha256(name) for name in sorted(weights)}
         return shared | {"networks": networks, "neutral_of": build}
+
+    @property
+    def _outside(self) -> tuple[set[str], set[str]]:
+        """Weights that stand beside a model without encoders of its own, and the settings that name them."""
+        if self.config.vae == "tiny":
+            return set(), set()
+        from ..models.mf_etalk.base_weights import VAE
+
+        return {VAE, *maker_of(self.settings.identity_column)[0].weights}, {"identity_column"}
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -134,7 +144,7 @@ class MfEtalkMaker(TalkingMaker[MfEtalkOptions, MfEtalkTrainConfig]):
             "action_units": self.settings.aus if self.config.fusion.on else None,
             **added,
             "temperature": self.config.diffusion.temperature,
-            "neutral": self.options.neutral,
+            "neutral": self.options.neutral if self.config.fusion.on else None,
         }
 
     def __call__(self, item: TestItem, out: Path) -> dict[str, Any]:

@@ -14,10 +14,10 @@ from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 from threading import Lock, current_thread, local, main_thread
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 
 import numpy as np
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveInt
 
 from ..core.config import Config, digest
 from ..core.errors import InputError, SilentAudio, TooShort
@@ -46,12 +46,15 @@ LEAST_SECONDS = 0.5  # of sound
 SHOWN_PIXELS = 256  # least side of a video
 OUTSIDE = {"run", "device", "checkpoint", "crop"}  # options that are said of a video in other words, or not at all
 
+Factor = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Level = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
 
 class Guidance(Config):
     """Weights of guidance; None takes the training's."""
 
-    reference: float | None = None
-    conditions: float | None = None
+    reference: FiniteFloat | None = None
+    conditions: FiniteFloat | None = None
 
 
 class TalkingOptions(Config):

@@ -297,7 +297,7 @@ def _outside(config: MfEtalkTrainConfig) -> Outside:
 
 def _pinned(config: MfEtalkTrainConfig, outside: Outside) -> dict[str, str]:
     """What the training must not be given another one of when it goes on, sha256 by name."""
-    found = {} if config.init is None else {f"{_stage_of(config.init)} stage": weights_of(config.init).sha256}
+    found = {} if config.init is None else {"init": weights_of(config.init).sha256}
     if outside.judge is not None:
         found["network of the emotion loss"] = weights_store().sha256(outside.judge.weights)
     return found
@@ -311,17 +311,13 @@ def _model(config: MfEtalkTrainConfig) -> MfEtalk:
     if config.init is not None:
         from ..models.mf_etalk.stages import start_from
 
-        settings_of(config.init, "mf-etalk", MfEtalkTrainConfig)  # refuses what is no training of it
-        start_from(model, weights_of(config.init).weights)
+        before = settings_of(config.init, "mf-etalk", MfEtalkTrainConfig)
+        start_from(model, weights_of(config.init).weights, before.model.stage)
     elif config.model.vae == "sd":
         from ..models.mf_etalk.base_weights import fill
 
         fill(model)
     return model
-
-
-def _stage_of(run: Path) -> str:
-    return settings_of(run, "mf-etalk", MfEtalkTrainConfig).stage
 
 
 # As in dice-talk: the VAE comes first and then stays, for one that changes moves the target of the denoiser.

@@ -63,7 +63,8 @@ def settings_of(run: Path, system: str, kind: type[C]) -> C:
     try:
         return validate(kind, read_yaml(path)["settings"], where=str(path))
     except (ConfigError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} does not fit this version of talkforge: {error}") from error
+        hint = "train it again, or use the talkforge_version that its train.json names"
+        raise ConfigError(f"{path} does not fit this version of talkforge: {error}", hint=hint) from error
 
 
 def weights_of(run: Path, which: str | int = "last") -> Trained:

@@ -60,7 +60,12 @@ def test_units_over_time_are_correlated_without_their_means() -> None:
     spoken = asked.copy()
     spoken[:, au_columns().index("AU26")] = (5, -5, 5, -5)
     assert unit_tracks.over_time(asked, spoken) == pytest.approx(1)
-    assert unit_tracks.over_time(asked, np.ones((4, 17))) is None, "what never changes follows nothing"
+    assert unit_tracks.over_time(asked, np.ones((4, 17))) == 0, "what never changes does not follow"
+    assert unit_tracks.over_time(np.ones((4, 17)), asked) is None, "nothing was asked for"
+    found = unit_tracks.mean_over_clips([None, 0.25, 0.0, None])
+    assert (found["difference"], found["clips"]) == (0.125, 2)
+    assert unit_tracks.mean_over_clips([None])["reason"] == "nothing was asked for"
+    assert talking.told(talking.difference([(0.3, 0.0)])) == "+0.300  | none | 1", "one clip has no p"
 
 
 def test_units_of_a_video_are_its_extractor_s(sample_clips: Path) -> None:

@@ -29,8 +29,10 @@ from typing import Any
 import numpy as np
 from scipy import stats
 from talkforge.benchmarks.proof import talking, unit_tracks
+from talkforge.core.errors import InputError
 from talkforge.core.provenance import environment, now, version
 from talkforge.core.shards import write_json, write_text
+from talkforge.datasets.shards import read_info
 from talkforge.datasets.video import FPS
 from talkforge.models.mf_etalk.config import au_column, au_columns
 from talkforge.models.mf_etalk.masks import region_masks
@@ -39,7 +41,7 @@ from talkforge.models.mf_etalk.pipeline import Portrayed, latents_of, pictures
 from talkforge.models.training.weights import load_for_use
 from talkforge.tasks.generate_talking import sampled
 from talkforge.tasks.talking_aus import Neutrals, filled, intensities, neutral_faces, unit_columns
-from talkforge.tasks.talking_batches import open_clips
+from talkforge.tasks.talking_batches import open_clips, seen_boxes
 from talkforge.tasks.train_mf_etalk import LIPS, STRIDE, MfEtalkTrainConfig, around
 from talkforge.tasks.trained import settings_of, weights_of
 
@@ -89,6 +91,7 @@ class Study:
         """What the videos depend on."""
         return {
             "weights": self.trained.sha256,
+            "build": read_info(self.data)["digest"],
             "frames": self.frames,
             "steps": self.steps,
             "conditions": self.conditions,
@@ -108,7 +111,8 @@ class Study:
     def neutral(self, clip: int) -> np.ndarray:
         """What counts as the neutral face of the clip's person, (17,)."""
         found = self.neutrals.of_clip[self.clips.shards.clip_ids[clip]]
-        assert found is not None, f"{self.clips.names[clip]} has no action units"
+        if found is None:
+            raise InputError(f"{self.clips.names[clip]} has no action units", hint="leave it out of the build")
         return found
 
     def track(self, clip: int) -> np.ndarray:
@@ -126,7 +130,7 @@ class Study:
         model, whole = self.config, self.clips.pictures.clip(clip)
         layers = model.audio.layers
         states = self.clips.states(clip, self.settings.audio_column, layers.states, layers.state_width)
-        face, lip = around(whole.boxes[:1]), around(whole.parts["lips"][:1])
+        face, lip = (around(seen_boxes(boxes, 0, 1)[:1]) for boxes in (whole.boxes, whole.parts["lips"]))
         side = int(whole.columns["crop_size"])
         regions = region_masks(face, lip, side, side, model.face).numpy()[None]
         mask = self.clips.pictures.mask(whole, 0)
@@ -339,6 +343,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     edited = Study("edit", options.edit, options.data, options.out / "edit", *rest)
     everyone = [*(study for row in studies.values() for study in row), edited]
     talking.check_made(options.out, {study.name: study.made for study in everyone})
+    for clip in range(len(edited.clips)):
+        edited.neutral(clip)  # refuses a clip without action units before anything is made
     edited.clips.lay(edited.sets, {"real": lambda k: (edited.clips.filmed(k), FPS)})
     found = {
         "made": now(),

@@ -189,10 +189,10 @@ def looked(folder: Path, names: Sequence[str]) -> list[dict[str, float] | None]:
     return found
 
 
-def difference(pairs: Sequence[tuple[float, float]], unit: str = "clips") -> dict[str, Any]:
-    """The mean difference of pairs, its interval over them, and each one."""
+def difference(pairs: Sequence[tuple[float, float]], unit: str = "clips", *, reason: str = "no_face") -> dict[str, Any]:
+    """The mean difference of pairs, its interval over them, and each one; without pairs None with the reason."""
     if not pairs:
-        return {"difference": None, "reason": "no_face", unit: 0}
+        return {"difference": None, "reason": reason, unit: 0}
     table = np.array(pairs)
     paired = paired_mean(table[:, 0], table[:, 1])
     each = (table[:, 0] - table[:, 1]).tolist()
@@ -230,4 +230,5 @@ def told(one: Mapping[str, Any], unit: str = "clips") -> str:
     if one["difference"] is None:
         return f"none ({one['reason']}) | | 0"
     ci = "[{:+.3f}, {:+.3f}]".format(*one["ci95"]) if one["ci95"] else ""
-    return f"{one['difference']:+.3f} {ci} | {one['p_value']:.3g} | {one[unit]}"
+    p_value = "none" if one["p_value"] is None else f"{one['p_value']:.3g}"
+    return f"{one['difference']:+.3f} {ci} | {p_value} | {one[unit]}"

@@ -35,15 +35,20 @@ def seen_units(video: Path, source: str) -> np.ndarray | None:
 
 
 def over_time(asked: np.ndarray, seen: np.ndarray, units: Sequence[int] = QUIET) -> float | None:
-    """Pearson's correlation of two tracks (T, 17), each unit less its mean; None where one of them never changes."""
+    """Pearson's correlation of two tracks (T, 17), each unit less its mean.
+
+    0 where a change was asked for and none is seen; None where none was asked for.
+    """
     one, other = (part[:, units] - part[:, units].mean(0) for part in (asked, seen))
+    if not one.any():
+        return None
     scale = np.sqrt((one**2).sum() * (other**2).sum())
-    return float((one * other).sum() / scale) if scale > 0 else None
+    return float((one * other).sum() / scale) if scale > 0 else 0.0
 
 
 def mean_over_clips(values: Sequence[float | None]) -> dict[str, Any]:
     """The mean correlation against 0, its interval over clips, and each one."""
-    return talking.difference([(value, 0.0) for value in values if value is not None])
+    return talking.difference([(value, 0.0) for value in values if value is not None], reason="nothing was asked for")
 
 
 def told(found: dict[str, dict[str, Any]]) -> list[str]:

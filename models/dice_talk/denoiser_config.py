@@ -20,7 +20,7 @@ from ..diffusion.config import (
     VaeConfig,
     WindowsConfig,
 )
-from ..diffusion.sources import chosen, fail, positive
+from ..diffusion.sources import chosen, fail, not_negative, positive
 from .config import BankConfig
 
 PRESETS = ("tiny", "full")
@@ -90,8 +90,7 @@ class DiffusionConfig:
 
     def __post_init__(self) -> None:
         positive(self, "sigma_data", "log_std", "sigma_min", "rho", "steps")
-        if self.temperature < 0:
-            fail(self, "temperature", "below 0")
+        not_negative(self, "temperature")
         if self.sigma_max <= self.sigma_min:
             fail(self, "sigma_max", "not above sigma_min")
         if self.parametrisation == "svd" and self.sigma_data != 1:

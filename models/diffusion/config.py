@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ...core.errors import ConfigError
-from .sources import chosen, fail, positive, within
+from .sources import chosen, fail, finite, positive, within
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,9 @@ class GuidanceConfig:
 
     reference: float = chosen(3.0, "released; sonic 2.0", "weight of the reference portrait")
     conditions: float = chosen(6.0, "released; sonic 7.5", "weight of audio and emotion on top of it")
+
+    def __post_init__(self) -> None:
+        finite(self, "reference", "conditions")
 
 
 @dataclass(frozen=True)

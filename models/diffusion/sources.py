@@ -6,6 +6,7 @@ configuration. `sources` lists them, so that a run can write down beside its val
 
 from __future__ import annotations
 
+import math
 from dataclasses import Field, field, fields
 from typing import Any, ClassVar, NoReturn, Protocol
 
@@ -38,6 +39,20 @@ def positive(config: HasFields, *names: str) -> None:
     for name in names:
         if not getattr(config, name) > 0:
             fail(config, name, "not above 0")
+
+
+def finite(config: HasFields, *names: str) -> None:
+    """Raises ConfigError for the first of these fields that is no finite number."""
+    for name in names:
+        if not math.isfinite(getattr(config, name)):
+            fail(config, name, "not finite")
+
+
+def not_negative(config: HasFields, *names: str) -> None:
+    """Raises ConfigError for the first of these fields that is below 0 or not finite."""
+    for name in names:
+        if not 0 <= getattr(config, name) < math.inf:
+            fail(config, name, "not a finite number from 0 on")
 
 
 def within(config: HasFields, *names: str) -> None:

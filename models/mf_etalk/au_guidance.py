@@ -3,7 +3,7 @@
 "AU-guided local expression disentanglement with residual encoding" is all that the paper's text tells. Here, for the
 intensities a (17 units a frame) of a person whose neutral face has n:
 
-    r   = (a - n) / scale                       what differs from the person's own neutral face
+    r   = (a - n) / scale                       what differs from the person's own neutral face; 0 for unread units
     h   = W_in r_g                              for each half g of the face by itself
     h  <- h + W_2 silu(W_1 N(h))                residual blocks
     t_g = N( W_out N(h) )                       tokens of the frame

@@ -17,7 +17,7 @@ from typing import Any, Literal, Self
 
 from ...core.errors import ConfigError
 from ..diffusion.config import AudioTokensConfig, Drops, GuidanceConfig, PoseGuiderConfig, VaeConfig
-from ..diffusion.sources import chosen, fail, positive
+from ..diffusion.sources import chosen, fail, not_negative, positive, within
 
 PRESETS = ("tiny", "full")
 # Table 3: a is Hallo as it is, b adds multimodal features (MFDF), c also the emotion consistency loss.
@@ -80,6 +80,7 @@ class MotionConfig:
 
     def __post_init__(self) -> None:
         positive(self, "heads", "blocks", "frames")
+        within(self, "start_probability")
         if not 0 <= self.motion_frames <= self.frames:
             fail(self, "motion_frames", "not within 0..frames")
         if self.frames + self.motion_frames > self.max_frames:
@@ -127,6 +128,7 @@ class FaceConfig:
 
     def __post_init__(self) -> None:
         positive(self, "embedding", "tokens", "face_scale", "lip_scale", "mask_grid")
+        positive(self, "face_blur", "lip_blur")
         for name in ("face_blur", "lip_blur"):
             if getattr(self, name) % 2 == 0 or getattr(self, name) // 2 >= self.mask_grid:
                 fail(self, name, "not odd, or too wide for mask_grid")
@@ -150,15 +152,16 @@ class AuConfig:
         "inferred: expression acts on the face branch, lips follow the audio alone",
         "which branches read the lower face's tokens",
     )
-    unread: tuple[int, ...] = chosen((), "inferred: all units of the columns are read", "units held at neutral")
+    unread: tuple[int, ...] = chosen(
+        (), "inferred: all units of the columns are read", "units held at neutral, or at 0 where none is read"
+    )
     noise: float = chosen(0.0, "ours", "in training, standard deviation of what is added to each unit of a clip")
 
     def __post_init__(self) -> None:
         positive(self, "hidden", "blocks", "tokens", "width", "scale", "most")
         if unknown := set(self.unread) - {*UPPER_AUS, *LOWER_AUS}:
             fail(self, "unread", f"{sorted(unknown)} not among the columns")
-        if self.noise < 0:
-            fail(self, "noise", "below 0")
+        not_negative(self, "noise")
 
 
 @dataclass(frozen=True)
@@ -195,8 +198,7 @@ class EmotionLossConfig:
 
     def __post_init__(self) -> None:
         positive(self, "low_noise", "frames")
-        if self.weight < 0:
-            fail(self, "weight", "below 0")
+        not_negative(self, "weight")
 
 
 Schedule = Literal["linear", "scaled_linear"]
@@ -229,9 +231,10 @@ class DiffusionConfig:
     temperature: float = chosen(1.0, "hallo: the noise as it was drawn", "on the starting noise, see DICE-Talk's")
 
     def __post_init__(self) -> None:
-        positive(self, "steps", "beta_start", "sample_steps", "draws")
-        if self.temperature < 0:
-            fail(self, "temperature", "below 0")
+        positive(self, "beta_start", "sample_steps", "draws")
+        not_negative(self, "snr_gamma", "noise_offset", "temperature")
+        if self.steps < 2:
+            fail(self, "steps", "fewer than two")
         if not self.beta_start <= self.beta_end < 1:
             fail(self, "beta_end", "not within beta_start..1")
         if self.sample_steps > self.steps:

@@ -77,9 +77,12 @@ def test_an_unknown_name_is_answered_with_the_closest_known_ones() -> None:
     with pytest.raises(ConfigError) as kind:
         registry.get("fdv")
     assert kind.value.hint == "did you mean fd:mobilenet-v2 or fvd:i3d-k400-16f?"
+    with pytest.raises(ConfigError) as other:
+        registry.get("fvd:my-own-network-of-a-long-name")
+    assert str(other.value.hint).startswith("did you mean fvd:i3d-k400-16f")
     for number in range(20):
         registry.add(f"x{number:02d}", "json:dumps")
-    with pytest.raises(ConfigError, match=r"x09 and 10 more\)$"):
+    with pytest.raises(ConfigError, match=r"x09, 10 more\)$"):
         registry.get("zzzzzzzz")
 
 

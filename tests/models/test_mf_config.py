@@ -224,5 +224,16 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
         replace(FULL, size=500)
     with pytest.raises(ConfigError, match=r"AuConfig\.unread is .*\[3\] not among the columns"):
         AuConfig(unread=(3, 12))
+    for wrong, said in (
+        (lambda: replace(FULL.diffusion, snr_gamma=-5.0), "snr_gamma is -5"),
+        (lambda: replace(FULL.diffusion, temperature=float("inf")), "temperature is inf"),
+        (lambda: replace(FULL.diffusion, steps=1, sample_steps=1), "steps is 1, fewer than two"),
+        (lambda: MotionConfig(start_probability=7.0), "start_probability is 7"),
+        (lambda: FaceConfig(lip_blur=-3), "lip_blur is -3, not above 0"),
+        (lambda: replace(FULL.guidance, conditions=float("nan")), "conditions is nan, not finite"),
+        (lambda: AuConfig(noise=float("nan")), "noise is nan"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            wrong()
     with pytest.raises(ConfigError, match="face_scale"):
         FaceConfig(face_scale=0)

@@ -136,6 +136,11 @@ def test_units_can_be_left_unread() -> None:
     at_rest[..., unread] = neutral[:, None, unread]
     found, wanted = some(aus, neutral), guidance()(at_rest, neutral)
     torch.testing.assert_close((found.upper, found.lower), (wanted.upper, wanted.lower))
+    bare = replace(AUS, unread=(6, 26), neutral="none")
+    at_zero = aus.clone()
+    at_zero[..., unread] = 0
+    found, wanted = guidance(bare)(aus, None), guidance(replace(bare, unread=()))(at_zero, None)
+    torch.testing.assert_close((found.upper, found.lower), (wanted.upper, wanted.lower))
     for column in set(range(17)) - set(unread):
         moved = aus.clone()
         moved[..., column] += 0.5

@@ -40,18 +40,18 @@ def test_only_what_hallo_lacks_may_be_missing(tmp_path: Path) -> None:
     save_file(image.state_dict(), path)
     for config in (small(), small().ablated("a")):
         model = MfEtalk(config)
-        start_from(model, path)
+        start_from(model, path, "image")
         own = model.state_dict()
         assert all(torch.equal(own[name], value) for name, value in image.state_dict().items() if name in own)
     bare = MfEtalk(small(stage="image").ablated("a"))
     save_file(bare.state_dict(), path)
     model = MfEtalk(small())
     before = {name: value.clone() for name, value in model.state_dict().items() if added(name)}
-    start_from(model, path)
+    start_from(model, path, "image")
     assert before and all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
     save_file({name: value for name, value in bare.state_dict().items() if "locator.last" not in name}, path)
     with pytest.raises(WeightsError, match=r"no denoiser\.locator\.last\.weight in the checkpoint"):
-        start_from(model, path)
+        start_from(model, path, "image")
 
 
 def test_halves_are_read_as_singles_and_whole_numbers_stay(tmp_path: Path) -> None:

@@ -71,5 +71,5 @@ def test_without_noise_nothing_is_drawn_for_units() -> None:
 
 
 def test_noise_below_zero_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"noise is -0\.1, below 0"):
+    with pytest.raises(ConfigError, match=r"noise is -0\.1, not a finite number from 0 on"):
         AuConfig(noise=-0.1)

@@ -158,6 +158,9 @@ def test_edits_that_the_model_cannot_follow_are_refused(run: Path, tmp_path: Pat
     for value in (".nan", ".inf"):
         with pytest.raises(ConfigError, match="finite"):
             opened(run, f"au.AU12={value}")
+    for option in ("temperature", "guidance.reference", "guidance.conditions"):
+        with pytest.raises(ConfigError, match="finite"):
+            opened(run, f"{option}=.inf")
     with pytest.raises(ConfigError, match=r"steps: 1500 of sampling, and the model knows 1000"):
         opened(run, "steps=1500")
 

@@ -174,11 +174,13 @@ def test_the_motion_stage_starts_from_a_training_of_either_stage(data: Path, tmp
     assert trained is not None
     on = [*motion, f"init={tmp_path / 'motion'}", "model.drops.audio=0.5"]
     run_train("mf-etalk", data, tmp_path / "on", "tiny", on)
-    assert pinned_by(weights_of(tmp_path / "on").checkpoint).keys() == {"motion stage"}
+    assert pinned_by(weights_of(tmp_path / "on").checkpoint).keys() == {"init"}
     state = parts_of(data, f"init={tmp_path / 'motion'}", "model.drops.audio=0.5").model.state_dict()
     assert state.keys() == trained.keys() and all(torch.equal(state[name], trained[name]) for name in state)
     with pytest.raises(WeightsError, match="in the model"):
         parts_of(data, f"init={tmp_path / 'image'}", "model.audio.hidden=17")
+    with pytest.raises(WeightsError, match=r"no aus\..* in the model"):  # what has learnt is not left behind
+        parts_of(data, f"init={tmp_path / 'motion'}", "ablation=a")
     with pytest.raises(ConfigError, match="stage image starts from the base"):
         parts_of(data, f"init={tmp_path / 'image'}", "stage=image")
 
@@ -193,7 +195,7 @@ def test_a_training_goes_on_with_its_own_image_stage_and_judge_only(
     given = [*quick, f"init={image}", "ablation=c", "model.emotion.network=mini-xception"]
     run_train("mf-etalk", data, out, "tiny", [*given, "steps=1"])
     judge = weights_store().sha256("fer-mini-xception")
-    pinned = {"image stage": weights_of(image).sha256, "network of the emotion loss": judge}
+    pinned = {"init": weights_of(image).sha256, "network of the emotion loss": judge}
     assert pinned_by(weights_of(out).checkpoint) == pinned
     with monkeypatch.context() as patch:
         patch.setattr(type(weights_store()), "sha256", lambda *_: 64 * "f")
@@ -201,7 +203,7 @@ def test_a_training_goes_on_with_its_own_image_stage_and_judge_only(
             run_train("mf-etalk", data, out, "tiny", [*given, "steps=2"], resume=True)
     weights = weights_of(image).weights
     save_file({name: value + 1 for name, value in load_file(weights).items()}, weights)
-    with pytest.raises(ConfigError, match="begun with another image stage"):
+    with pytest.raises(ConfigError, match="begun with another init"):
         run_train("mf-etalk", data, out, "tiny", [*given, "steps=2"], resume=True)
 
 
