@@ -91,6 +91,7 @@ def test_the_table_has_rows_where_they_were_asked_for(rows: bool) -> None:
     found: dict[str, Any] = {
         "loss": {"first": 0.8, "last": 0.4},
         "smile": {"smile-0.5": looked},
+        "smile_from_rest": {"AU12-0.5": looked},
         "swap": {
             "follows": follows,
             "sync": {SYNC[0]: gap},
@@ -102,5 +103,6 @@ def test_the_table_has_rows_where_they_were_asked_for(rows: bool) -> None:
         found["ablations"] = {"rows": {"a": cells}, "losses": {"a": [{"first": 0.9, "last": 0.3}]}}
     text = table(found)
     assert "0.800 to 0.400" in text and "- smile: Spearman 1.00" in text and "| smile-0.5 | smile |" in text
+    assert "| AU12-0.5 | smile |" in text and "- AU12-0.5: 0.02" in text
     assert "| own, AU12 | +0.4" in text and text.endswith("no face in: b\n")
     assert ("- a: 0.900 to 0.300" in text) == rows

@@ -7,7 +7,8 @@
 (b) rows: each clip's first frame, sound and action units to a video (row a reads no action units); FD, mouth sync and
     E-FID against the filmed clips, and how much of mini-Xception's mean probabilities the video shares with the filmed
     clip. Values are means over seeds with Student's interval over them; rows are compared seed by seed;
-(c) smile: the same videos with AU12 raised; what ARKit's coefficients see of it clip by clip, and what sync does;
+(c) smile: the same videos with AU12 raised, and videos with AU12 held at 0, 0.25 and 0.5 and all other units at the
+    person's neutral; what ARKit's coefficients and mini-Xception see of it clip by clip, and what sync does;
 (d) swap: each clip with the action units of another person's clip: whether the smile and the brows that are seen follow
     the one or the other, clip by clip in their means and frame by frame in all units, and what mouth sync does. Who
     gives the units to whom is a cycle over clips by their smile, half of the clips apart.
@@ -49,6 +50,7 @@ METRICS = ["fd:mobilenet-v2", "av_sync:mouth-envelope", "e_fid:arkit52"]
 SYNC = METRICS[1:2]
 SHARED = "fer2013 overlap"  # of mean probabilities, 1: the same
 UNITS = au_columns()
+SMILE = UNITS.index("AU12")
 RAISED = (0.25, 0.5)
 CLIP_SPREAD = 0.95
 
@@ -193,26 +195,43 @@ def measure_rows(studies: Mapping[str, Sequence[Study]]) -> dict[str, Any]:
 
 def measure_smile(study: Study) -> dict[str, Any]:
     """Videos with AU12 raised against the same with their own action units."""
-    clips, unit = study.clips, UNITS.index("AU12")
 
     def raised(clip: int, by: float) -> talking.Frames:
         track = study.track(clip)
-        track[:, unit] = np.clip(track[:, unit] + by, 0, study.config.au.most)
+        track[:, SMILE] = np.clip(track[:, SMILE] + by, 0, study.config.au.most)
         return study.generated(clip, track)
 
     made = {f"smile-{by}": lambda k, by=by: raised(k, by) for by in RAISED}
-    clips.lay(study.sets, {"own": lambda k: study.generated(k, study.track(k)), **made})
-    own = talking.looked(study.sets / "own", clips.names)
-    own_run = study.out / "runs" / "own"
-    talking.scored(study.sets / "real", study.sets / "own", own_run, SYNC)
+    study.clips.lay(study.sets, {"own": lambda k: study.generated(k, study.track(k)), **made})
+    return compared(study, list(made), "own")
+
+
+def measure_smile_from_rest(study: Study) -> dict[str, Any]:
+    """Videos with AU12 at so much against the same with none; all other units at the person's neutral throughout."""
+
+    def held(clip: int, at: float) -> talking.Frames:
+        track = np.repeat(study.neutral(clip)[None], study.clips.count(clip), 0)
+        track[:, SMILE] = at
+        return study.generated(clip, track)
+
+    made = {f"AU12-{at}": lambda k, at=at: held(k, at) for at in (0, *RAISED)}
+    study.clips.lay(study.sets, made)
+    return compared(study, list(made)[1:], "AU12-0")
+
+
+def compared(study: Study, kinds: Sequence[str], before: str) -> dict[str, Any]:
+    """By set of videos: what is seen clip by clip, and mouth sync, less the same of the set `before`."""
+    names, real = study.clips.names, study.sets / "real"
+    first, run = talking.looked(study.sets / before, names), study.out / "runs" / before
+    talking.scored(real, study.sets / before, run, SYNC)
     found: dict[str, Any] = {}
-    for kind in made:
-        seen = talking.looked(study.sets / kind, clips.names)
-        both = [(a, b) for a, b in zip(seen, own, strict=True) if a is not None and b is not None]
+    for kind in kinds:
+        seen = talking.looked(study.sets / kind, names)
+        both = [(a, b) for a, b in zip(seen, first, strict=True) if a is not None and b is not None]
         looks = {
             what: talking.difference([(a[what], b[what]) for a, b in both]) for what in (both[0][0] if both else ())
         }
-        sync = talking.scored(study.sets / "real", study.sets / kind, study.out / "runs" / kind, SYNC, own_run)
+        sync = talking.scored(real, study.sets / kind, study.out / "runs" / kind, SYNC, run)
         found[kind] = {"looks": looks, "sync": sync["against"]["results"]}
     return found
 
@@ -227,8 +246,8 @@ def cycle(smiles: Sequence[float]) -> list[int]:
 
 def measure_swap(study: Study) -> dict[str, Any]:
     """Videos with another person's action units against the same with their own ones."""
-    clips, unit = study.clips, UNITS.index("AU12")
-    donors = cycle([float(study.track(k)[:, unit].mean()) for k in range(len(clips))])
+    clips = study.clips
+    donors = cycle([float(study.track(k)[:, SMILE].mean()) for k in range(len(clips))])
     clips.lay(study.sets, {"swapped": lambda k: study.generated(k, study.driven(k, donors[k]))})
     own, seen = (talking.looked(study.sets / kind, clips.names) for kind in ("own", "swapped"))
     asked, came = defaultdict(list), defaultdict(list)
@@ -306,10 +325,10 @@ def table(found: Mapping[str, Any]) -> str:
     lines = [*table_of_rows(found["ablations"])] if "ablations" in found else []
     lines += [f"denoising loss of the edited training: {found['loss']['first']:.3f} to {found['loss']['last']:.3f}"]
     lines += ["", "| AU12 | seen | difference [95 %] | p | clips |", "|---|---|---|---|---|"]
-    for kind, one in found["smile"].items():
+    for kind, one in {**found["smile"], **found["smile_from_rest"]}.items():
         lines += [f"| {kind} | {what} | {talking.told(value)} |" for what, value in one["looks"].items()]
-    lines += ["", "mouth sync less that of the clips' own action units:", ""]
-    for kind, one in {**found["smile"], "swapped": found["swap"]}.items():
+    lines += ["", "mouth sync less that of the clips' own action units, and of AU12 at 0:", ""]
+    for kind, one in {**found["smile"], "swapped": found["swap"], **found["smile_from_rest"]}.items():
         gap = one["sync"][SYNC[0]]
         said = talking.cell({"value": gap["difference"], "ci95": gap["ci95"], "reason": gap["reason"]})
         lines.append(f"- {kind}: {said}, p {gap['p_value']}")
@@ -356,9 +375,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         **({"ablations": measure_rows(studies)} if studies else {}),
         "loss": talking.measure_loss(edited.run),
         "smile": measure_smile(edited),
+        "smile_from_rest": measure_smile_from_rest(edited),
         "swap": measure_swap(edited),
     }
-    kinds = ["real", "own", *(f"smile-{by}" for by in RAISED), "swapped"]
+    kinds = ["real", "own", *(f"smile-{by}" for by in RAISED), "swapped", *(f"AU12-{at}" for at in (0, *RAISED))]
     talking.draw_strips(edited.sets, kinds, edited.clips.names, options.out / "strips")
     write_json(options.out / "results.json", found)
     write_text(options.out / "table.md", table(found))
