@@ -82,7 +82,10 @@ def test_an_unknown_name_is_answered_with_the_closest_known_ones() -> None:
     assert str(other.value.hint).startswith("did you mean fvd:i3d-k400-16f")
     for number in range(20):
         registry.add(f"x{number:02d}", "json:dumps")
-    with pytest.raises(ConfigError, match=r"x09, 10 more\)$"):
+        registry.add(f"kid:a-network-of-a-long-name-{number:02d}", "json:dumps")
+    with pytest.raises(ConfigError, match=r"\(did you mean kid:.*-00 or .*-05 or 14 more\?\)$"):
+        registry.get("kidd")
+    with pytest.raises(ConfigError, match=r"name-09, 30 more\)$"):
         registry.get("zzzzzzzz")
 
 
