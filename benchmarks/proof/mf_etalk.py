@@ -10,8 +10,8 @@
 (c) smile: the same videos with AU12 raised, and videos with AU12 held at 0, 0.25 and 0.5 and all other units at the
     person's neutral; what ARKit's coefficients and mini-Xception see of it clip by clip, and what sync does;
 (d) swap: each clip with the action units of another person's clip: whether the smile and the brows that are seen follow
-    the one or the other, clip by clip in their means and frame by frame in all units, and what mouth sync does. Who
-    gives the units to whom is a cycle over clips by their smile, half of the clips apart.
+    the one or the other, clip by clip in their means, and what mouth sync does. Who gives the units to whom there is a
+    cycle over clips by their smile, half of the clips apart. And frame by frame, with the units of each other clip.
 
 Without --runs there are (c), (d) and the loss of the edited training. Clips of the training are no test of what
 generalises. Sets and runs are kept below DIR and not made again. Writes results.json, table.md and strips/*.png.
@@ -265,34 +265,42 @@ def measure_swap(study: Study) -> dict[str, Any]:
     return {
         "donors": [clips.names[k] for k in donors],
         "follows": follow,
-        "tracks": measure_tracks(study, donors),
+        "tracks": measure_tracks(study),
         "sync": sync["against"]["results"],
     }
 
 
-def measure_tracks(study: Study, donors: Sequence[int]) -> dict[str, Any]:
-    """How the units that are seen go with those asked for, see `unit_tracks`: own ones, and the change by a swap.
+def measure_tracks(study: Study) -> dict[str, Any]:
+    """How the units that are seen go with those asked for, see `unit_tracks`: own ones, and the change by each swap.
 
-    Clips without a face in one of the two videos are named, and count in no value.
+    Each clip has the units of every other clip in turn and counts once, by its mean. Clips without a face in one of
+    their videos are named, and count in no value.
     """
-    values: dict[str, list[float | None]] = defaultdict(list)
-    faceless: list[str] = []
     unread = set(map(au_column, study.config.au.unread))
     read = [place for place in unit_tracks.QUIET if UNITS[place] not in unread]
     looks = {"all units": unit_tracks.QUIET, "units read": read, "AU12": unit_tracks.SMILE}
+    values: dict[str, list[float | None]] = defaultdict(list)
+    faceless: list[str] = []
     for clip, name in enumerate(study.clips.names):
-        own, swapped = (
-            unit_tracks.seen_units(study.sets / kind / f"{name}.mp4", study.settings.aus) for kind in ("own", "swapped")
-        )
-        if own is None or swapped is None:
+        changes = [change_by_swap(study, clip, donor) for donor in range(len(study.clips)) if donor != clip]
+        own = unit_tracks.seen_units(study.sets / "own" / f"{name}.mp4", study.settings.aus)
+        pairs = [(asked, seen - own) for asked, seen in changes if seen is not None and own is not None]
+        if own is None or len(pairs) < len(changes):
             faceless.append(name)
             continue
-        asked = study.track(clip)
-        change = study.driven(clip, donors[clip]) - asked
         for what, units in looks.items():
-            values[f"own, {what}"].append(unit_tracks.over_time(asked, own, units))
-            values[f"swapped less own, {what}"].append(unit_tracks.over_time(change, swapped - own, units))
+            values[f"own, {what}"].append(unit_tracks.over_time(study.track(clip), own, units))
+            found = [value for pair in pairs if (value := unit_tracks.over_time(*pair, units)) is not None]
+            values[f"swapped less own, {what}"].append(float(np.mean(found)) if found else None)
     return {"no_face": faceless, "values": {what: unit_tracks.mean_over_clips(each) for what, each in values.items()}}
+
+
+def change_by_swap(study: Study, clip: int, donor: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """The change of units (T, 17) that another clip's units ask for, and those seen then; None without a face."""
+    kind, track = f"units-of-{study.clips.names[donor]}", study.driven(clip, donor)
+    study.clips.lay(study.sets, {kind: lambda k: study.generated(k, track)}, [clip])
+    video = study.sets / kind / f"{study.clips.names[clip]}.mp4"
+    return track - study.track(clip), unit_tracks.seen_units(video, study.settings.aus)
 
 
 def followed(asked: Sequence[float], came: Sequence[float]) -> dict[str, Any]:

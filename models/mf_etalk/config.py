@@ -336,7 +336,14 @@ class MfEtalkConfig:
             # A quarter is much for a unit of these columns, and the mouth's units show within the lip mask alone, where
             # what is said shall stay the sound's.
             "au": AuConfig(
-                hidden=64, tokens=2, width=64, scale=0.25, lower="face_and_lip", unread=(*FOLLOWING_AUS, *SPEECH_AUS)
+                hidden=64,
+                tokens=2,
+                width=64,
+                scale=0.25,
+                lower="face_and_lip",
+                unread=(*FOLLOWING_AUS, *SPEECH_AUS),
+                # Lest each frame is known by units that hardly move, and an edited one means nothing.
+                noise=0.1,
             ),
             # A zero convolution closes each branch at the start; a gate at zero before it would have to open first.
             "fusion": FusionConfig(motion_grid=2, gate_start=1.0),

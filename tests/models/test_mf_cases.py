@@ -29,7 +29,7 @@ def small(**changes: Any) -> MfEtalkConfig:
         "tiny_vae": replace(tiny.tiny_vae, residual=False),
         "motion": replace(tiny.motion, heads=4, frames=4, start_probability=0.0),
         "emotion": replace(tiny.emotion, weight=0.0),
-        "au": replace(tiny.au, scale=1.0, lower="face", unread=()),
+        "au": replace(tiny.au, scale=1.0, lower="face", unread=(), noise=0.0),
         "diffusion": replace(tiny.diffusion, sample_steps=20, draws=1, temperature=0.3),
         "guidance": GuidanceConfig(1.0, 2.0),
     }
