@@ -86,7 +86,7 @@ def read_labels(path: Path) -> dict[str, dict[str, Any]]:
         text = table.column_names[0] if table.num_columns == 1 and path.suffix != ".parquet" else ""
         other = next((mark for mark in ";\t|" if mark in text), None)
         close = did_you_mean("clip", table.column_names) or f"columns: {', '.join(table.column_names)}"
-        hint = f"its columns are separated by {other!r}, not by commas" if other else close
+        hint = f"its columns are separated by {other!r}: save it with commas" if other else close
         raise InputError(f"the manifest {printable(path)} has no column 'clip'", hint=hint)
     rows: dict[str, dict[str, Any]] = {}
     for row in table.to_pylist():

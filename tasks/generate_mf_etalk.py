@@ -6,6 +6,7 @@ single units over the whole video.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,7 +18,7 @@ import numpy as np
 from pydantic import FiniteFloat, field_validator
 
 from ..core.errors import ConfigError, InputError, MediaError, NoFace
-from ..core.registry import did_you_mean, resolve
+from ..core.registry import resolve
 from ..core.weights import weights_store
 from ..datasets.shards import INFO, read_info
 from ..models.diffusion.config import AudioTokensConfig
@@ -56,12 +57,13 @@ class MfEtalkOptions(TalkingOptions):
     neutral: Literal["build", "clip", "zero"] = "build"
     temperature: Factor | None = None
 
-    @field_validator("au")
+    @field_validator("au", mode="before")
     @classmethod
-    def _known(cls, au: Mapping[str, float]) -> Mapping[str, float]:
-        for name in au:
+    def _known(cls, au: Any) -> Any:
+        for name in au if isinstance(au, Mapping) else ():
             if name not in UNITS:
-                hint = did_you_mean(name, UNITS) or f"known: {', '.join(sorted(UNITS))}"
+                padded = re.sub(r"^(?:AU)?(\d)$", r"AU0\1", str(name).upper())
+                hint = f"did you mean {padded}?" if padded in UNITS else f"one of: {', '.join(sorted(UNITS))}"
                 raise ConfigError(f"au: unknown action unit '{name}'", hint=hint)
         return au
 
@@ -98,9 +100,10 @@ class MfEtalkMaker(TalkingMaker[MfEtalkOptions, MfEtalkTrainConfig]):
             raise InputError(
                 f"the model of {self.run} reads no action units (ablation a)", hint="leave out au, neutral"
             )
-        if unread := sorted(self.options.au.keys() & set(map(au_column, self.config.au.unread))):
-            text = f"the model of {self.run} does not read {', '.join(unread)} (model.au.unread)"
-            raise InputError(text, hint="leave it out, or edit another unit")
+        unread = set(map(au_column, self.config.au.unread))
+        if asked := sorted(self.options.au.keys() & unread):
+            text = f"the model of {self.run} was trained to leave {', '.join(asked)} unread"
+            raise InputError(text, hint=f"it reads {', '.join(sorted(set(UNITS) - unread))}")
         if (self.options.steps or 0) > (most := self.config.diffusion.steps):
             raise ConfigError(f"steps: {self.options.steps} of sampling, and the model knows {most}", hint="give fewer")
         super().__post_init__()

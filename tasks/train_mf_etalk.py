@@ -228,6 +228,10 @@ def check(config: MfEtalkTrainConfig) -> None:
         raise ConfigError(f"frames {config.pictures} and {config.before} motion frames exceed model.motion.max_frames")
     if config.stage == "image" and config.init is not None:
         raise ConfigError("stage image starts from the base", hint="init belongs to stage motion")
+    if config.init is not None:
+        if not config.init.is_dir():
+            raise InputError(f"init: there is no folder {config.init}")
+        settings_of(config.init, "mf-etalk", MfEtalkTrainConfig)  # refuses what is no training of it
     if config.stage == "motion" and config.init is None and model.temporal_trains == "new":
         raise ConfigError(
             "stage motion trains only what it adds (model.temporal_trains new), and so needs a trained image stage",

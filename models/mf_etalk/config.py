@@ -160,7 +160,8 @@ class AuConfig:
     def __post_init__(self) -> None:
         positive(self, "hidden", "blocks", "tokens", "width", "scale", "most")
         if unknown := set(self.unread) - {*UPPER_AUS, *LOWER_AUS}:
-            fail(self, "unread", f"{sorted(unknown)} not among the columns")
+            known = ", ".join(map(str, sorted({*UPPER_AUS, *LOWER_AUS})))
+            fail(self, "unread", f"and {', '.join(map(str, sorted(unknown)))} is no unit of: {known}")
         not_negative(self, "noise")
 
 

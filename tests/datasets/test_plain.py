@@ -76,7 +76,7 @@ def test_parquet_manifest(folder, tmp_path):
     ("text", "said"),
     [
         ("file,emotion\nb,sad\n", "no column 'clip'"),
-        ("clip;emotion\nb;sad\n", "its columns are separated by ';', not by commas"),
+        ("clip;emotion\nb;sad\n", "its columns are separated by ';': save it with commas"),
         ("clip,emotion\nb,3\n", "clip 'b': '3' is a number, not an emotion"),
         ("clip,emotion\nb,angy\n", "did you mean angry"),
         ("clip,split\nb,tset\n", "did you mean test"),

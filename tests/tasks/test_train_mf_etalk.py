@@ -302,6 +302,7 @@ def test_what_does_not_fit_is_said(data: Path) -> None:
         (["model.temporal_trains=new"], "needs a trained image stage"),
         (["batch_size=3"], "3 clips cannot be shared out"),
         ([f"init={data}"], "is no training"),
+        ([f"init={data / 'nothere'}"], "init: there is no folder .*nothere"),
     ):
         with pytest.raises(TalkForgeError, match=message):
             parts_of(data, *overrides)
