@@ -222,7 +222,7 @@ def parameters(config: MfEtalkTrainConfig) -> dict[str, int]:
 
 
 def check(config: MfEtalkTrainConfig) -> None:
-    """Raises ConfigError for settings that can be counted but not trained."""
+    """Raises ConfigError for settings that can be counted but not trained, InputError where `init` is no training."""
     model = config.model
     if config.pictures + config.before > model.motion.max_frames:
         raise ConfigError(f"frames {config.pictures} and {config.before} motion frames exceed model.motion.max_frames")
